@@ -1,0 +1,147 @@
+"""What an encoder is: one modality's way into a space. In: settings. Out: preprocess on CPU, a tower in torch.
+
+An encoder file in `encoders/towers/` (or an installed package's entry point in the group `bindery.encoders`) registers a
+factory by the name of its architecture; a space names the architecture, its settings and its weights.
+B batch, D dimension of the space.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from encoders.errors import SpaceError
+from encoders.media.types import Facts, Media
+from encoders.weights import Weights
+
+ENTRY_POINT_GROUP = "bindery.encoders"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One array that `preprocess` makes of an item: numpy dtype name, and shape without the batch axis."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One modality's way in: `decode` and `preprocess` on CPU, `tower` in torch. Pickles without its tower.
+
+    Attributes:
+        architecture: the registered name, e.g. "demo/audio".
+        modality: "image", "audio", ...
+        dim: D, the length of its vectors.
+        settings: what the factory was called with, JSON values only; part of the fingerprint.
+        features: what `preprocess` returns, by name; the tower's `forward` takes the same names, batched.
+        decode: media -> a decoded object (idempotent: a decoded object comes back as it is). Raises MediaError.
+        preprocess: media or a decoded object -> {feature: array}. Raises MediaError.
+        describe: a decoded object -> Facts for the table; called after `preprocess`.
+        build_tower: () -> an untrained tower: (features, batched) -> (B, D), not normalised.
+        weights: where the trained weights lie; None for an untrained encoder.
+        fingerprint: 32 hex digits over canonical float32 weights, architecture and settings; "" if untrained.
+        logit_scale: what a cosine is multiplied by before softmax (or sigmoid); inverse temperature.
+        card: how the encoder came about: data, scores, the frozen tower it was trained against.
+    """
+
+    architecture: str
+    modality: str
+    dim: int
+    settings: Mapping[str, Any]
+    features: Mapping[str, Feature]
+    decode: Callable[[Media], Any]
+    preprocess: Callable[[Media], dict[str, np.ndarray]]
+    describe: Callable[[Any], Facts]
+    build_tower: Callable[[], nn.Module]
+    weights: Weights | None = None
+    fingerprint: str = ""
+    logit_scale: float = 1 / 0.07
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def tower(self) -> nn.Module:
+        """The tower in float32, in evaluation mode, with its weights; built at first use."""
+        tower = self.build_tower()
+        if self.weights is not None:
+            self.weights.load_into(tower, self.architecture)
+        return tower.float().eval().requires_grad_(False)
+
+    def with_weights(self, weights: Weights, fingerprint: str, logit_scale: float, card: Mapping[str, Any]) -> Encoder:
+        """This encoder, trained."""
+        return replace(self, weights=weights, fingerprint=fingerprint, logit_scale=logit_scale, card=card)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "tower"}
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """The module in evaluation mode (BatchNorm statistics must not drift), without gradients."""
+    return module.eval().requires_grad_(False)
+
+
+Factory = Callable[..., Encoder]
+_factories: dict[str, Factory] = {}
+
+
+def register(architecture: str) -> Callable[[Factory], Factory]:
+    """Decorate a factory `(**settings) -> Encoder` so that spaces and `--encoder` find it by name."""
+
+    def keep(factory: Factory) -> Factory:
+        if architecture in _factories and _factories[architecture].__module__ != factory.__module__:
+            raise SpaceError(
+                f"encoder {architecture!r} is registered twice: in {_factories[architecture].__module__} and in "
+                f"{factory.__module__}; rename one"
+            )
+        _factories[architecture] = factory
+        return factory
+
+    return keep
+
+
+@cache
+def _discover() -> None:
+    """Import every file of `encoders/towers/` and every installed entry point; each registers itself."""
+    import encoders.towers
+
+    for module in pkgutil.iter_modules(encoders.towers.__path__, "encoders.towers."):
+        importlib.import_module(module.name)
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        entry.load()
+
+
+def list_encoders(modality: str | None = None) -> list[str]:
+    """The registered architectures, sorted; with `modality`, only those built for it by default settings."""
+    _discover()
+    return sorted(name for name in _factories if modality is None or _factories[name]().modality == modality)
+
+
+def build_encoder(architecture: str, settings: Mapping[str, Any] | None = None) -> Encoder:
+    """An untrained encoder by its registered name.
+
+    Raises:
+        SpaceError: no such architecture; the message names those that are there.
+    """
+    _discover()
+    if architecture not in _factories:
+        raise SpaceError(
+            f"no encoder {architecture!r} is registered here; there are {', '.join(sorted(_factories))}. If a package "
+            f"provides it (entry-point group {ENTRY_POINT_GROUP!r}), install it on every worker."
+        )
+    return _factories[architecture](**(settings or {}))
+
+
+def seeded_tower(encoder: Encoder, seed: int) -> nn.Module:
+    """An untrained tower whose initial weights depend on `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return encoder.build_tower()

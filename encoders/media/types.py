@@ -1,0 +1,82 @@
+"""What every modality shares: the forms a medium may come in, and what is told of it. In: media. Out: bytes, facts."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+
+from encoders.errors import DecodeError, TooLargeError
+
+MAX_BYTES = 512 * 1024**2  # of a medium that a decoder needs whole; video is streamed and has no such bound
+
+
+@dataclass(frozen=True)
+class URI:
+    """A medium named by its address, so that a plain `str` can always mean text."""
+
+    uri: str
+
+
+# What `preprocess` and `embed` take; each modality's `decode` documents the arrays and objects it knows beside these.
+Media = Any  # bytes | Path | URI | BinaryIO | str (text only) | PIL.Image.Image | np.ndarray | (np.ndarray, rate_hz)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the table tells of a medium beside its vector; None where it does not apply.
+
+    `preview` is a small JPEG or WebP that can be looked at, `duration_s` seconds, `width` and `height` pixels.
+    """
+
+    mime: str | None = None
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    text: str | None = None
+    preview: bytes | None = None
+
+
+def open_media(media: bytes | Path | URI | BinaryIO) -> BinaryIO:
+    """A readable, seekable binary file over the medium.
+
+    Raises:
+        TypeError: a plain `str`, which is always text, or an object of another kind.
+    """
+    if isinstance(media, bytes | bytearray | memoryview):
+        return io.BytesIO(media)
+    if isinstance(media, Path):
+        return media.open("rb")
+    if isinstance(media, URI):
+        return fsspec.open(media.uri, "rb").open()  # type: ignore[no-any-return]
+    if hasattr(media, "read") and hasattr(media, "seek"):
+        return media
+    raise TypeError(
+        f"cannot read media from {type(media).__name__} {str(media)[:80]!r}: pass bytes, a pathlib.Path, "
+        "encoders.URI('s3://...') or an open binary file (a plain str always means text)"
+    )
+
+
+def read_media(media: bytes | Path | URI | BinaryIO, max_bytes: int = MAX_BYTES) -> bytes:
+    """All bytes of the medium.
+
+    Raises:
+        DecodeError: it is empty.
+        TooLargeError: it is longer than `max_bytes`.
+    """
+    with open_media(media) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise TooLargeError(f"more than {max_bytes:,} bytes; split the file, or leave it out with --exclude")
+    if not data:
+        raise DecodeError("the file is empty (0 bytes); write it again or remove it")
+    return data
+
+
+def mime_of(name: str) -> str | None:
+    """The MIME type that a file name's extension promises, if any."""
+    return mimetypes.guess_type(name)[0]

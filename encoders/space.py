@@ -1,0 +1,192 @@
+"""One shared vector space and its encoders. In: a name, a directory or a URI. Out: a `Space` that embeds any of its modalities.
+
+On disk a space is a directory: `space.json` (names, settings, fingerprints, scores) and safetensors files. Nothing in it is
+executable. B batch, D dimension.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import torch
+from safetensors.torch import save as to_safetensors
+
+from encoders.embedder import Embedder
+from encoders.encoder import Encoder, build_encoder
+from encoders.errors import SpaceError
+from encoders.media.types import Media
+from encoders.weights import Weights, fingerprint
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "spaces"
+
+
+@dataclass(frozen=True)
+class Space:
+    """One shared vector space.
+
+    Attributes:
+        name: what people call it.
+        dim: D, the length of every vector.
+        fingerprint: 32 hex digits over the frozen image tower's fingerprint and D; vectors of spaces whose fingerprints
+            differ are never compared.
+        license: of the weights.
+        encoders: by modality.
+        uri: where it was loaded from; "" for one that was never saved.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+    license: str
+    encoders: Mapping[str, Encoder]
+    uri: str = ""
+    _embedders: dict[tuple[str, int], Embedder] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that have an encoder here, sorted."""
+        return tuple(sorted(self.encoders))
+
+    def encoder(self, modality: str) -> Encoder:
+        """The encoder of one modality.
+
+        Raises:
+            SpaceError: this space has none for it.
+        """
+        if modality not in self.encoders:
+            raise SpaceError(
+                f"space {self.name!r} has no encoder for {modality!r}; it has {', '.join(self.modalities)}. "
+                f"`bindery bind {modality}` trains one."
+            )
+        return self.encoders[modality]
+
+    def preprocess(self, modality: str, media: Media) -> dict[str, np.ndarray]:
+        """One medium as the arrays that the tower takes, without a batch axis.
+
+        Raises:
+            MediaError: the medium cannot be used.
+        """
+        return self.encoder(modality).preprocess(media)
+
+    def embed(self, modality: str, media: Sequence[Media], batch_size: int = 32) -> np.ndarray:
+        """Unit vectors of media of one modality.
+
+        Args:
+            modality: one of `modalities`.
+            media: pathlib.Path, encoders.URI, bytes, PIL images or arrays as the modality documents; str for "text" only.
+            batch_size: how many go through the tower at once.
+
+        Returns:
+            float32 (N, D), each of norm 1, in the order of `media`.
+
+        Raises:
+            MediaError: a medium cannot be used.
+            SpaceError: no encoder for the modality.
+        """
+        encoder = self.encoder(modality)
+        if isinstance(media, str | bytes | Path):
+            raise TypeError(f"embed takes a list of media, not one {type(media).__name__}: write [{media!r:.60}]")
+        if not media:
+            return np.empty((0, self.dim), np.float32)
+        embedder = self._embedders.setdefault((modality, batch_size), Embedder(encoder, batch_size))
+        vectors = []
+        for start in range(0, len(media), batch_size):
+            rows = [encoder.preprocess(one) for one in media[start : start + batch_size]]
+            vectors.append(embedder({name: np.stack([row[name] for row in rows]) for name in encoder.features}))
+        return np.concatenate(vectors)
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Space:
+        """Write the space as a directory of safetensors and `space.json`, and return it as loaded from there.
+
+        Fingerprints are kept: a converted copy keeps the name of its origin.
+
+        Args:
+            path: a local directory or a URI; made if it is not there.
+            dtype: of the stored weights: float32, float16 or bfloat16.
+        """
+        root = str(path).rstrip("/")
+        filesystem, folder = fsspec.core.url_to_fs(root)
+        filesystem.makedirs(folder, exist_ok=True)
+        files: dict[str, str] = {}  # fingerprint of the weights alone -> file: encoders may share a tower
+        entries: dict[str, Any] = {}
+        for modality in self.modalities:
+            encoder = self.encoders[modality]
+            state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in encoder.tower.state_dict().items()}
+            file = files.setdefault(fingerprint(state, "", {}), f"{modality}.safetensors")
+            if file == f"{modality}.safetensors":
+                filesystem.pipe_file(f"{folder}/{file}", to_safetensors({k: v.contiguous() for k, v in state.items()}))
+            entries[modality] = {
+                "architecture": encoder.architecture,
+                "settings": dict(encoder.settings),
+                "weights": file,
+                "fingerprint": encoder.fingerprint,
+                "logit_scale": encoder.logit_scale,
+                "card": dict(encoder.card),
+            }
+        card = {"format": FORMAT, "name": self.name, "dim": self.dim, "fingerprint": self.fingerprint, "license": self.license}
+        document = json.dumps({**card, "encoders": entries}, indent=1, sort_keys=True)
+        filesystem.pipe_file(f"{folder}/space.json", document.encode())  # last: without it there is no space
+        return load_space(root)
+
+
+def space_fingerprint(image_tower: str, dim: int) -> str:
+    """The name of a shared space: its frozen image tower's fingerprint and the dimension."""
+    return hashlib.sha256(f"{image_tower}\n{dim}".encode()).hexdigest()[:32]
+
+
+def trained(
+    encoder: Encoder, tower: torch.nn.Module, logit_scale: float, card: Mapping[str, Any], dtype: torch.dtype
+) -> Encoder:
+    """`encoder` with the weights of a tower that has just been trained, rounded to `dtype` and named by a fingerprint."""
+    state = {k: v.to(dtype).float() if v.is_floating_point() else v for k, v in tower.state_dict().items()}
+    tower.load_state_dict(state)
+    name = fingerprint(state, encoder.architecture, encoder.settings)
+    made = encoder.with_weights(Weights(""), name, logit_scale, card)
+    made.__dict__["tower"] = tower.float().eval().requires_grad_(False)  # the cached property, filled by hand
+    return made
+
+
+def list_spaces() -> list[str]:
+    """The spaces that ship with Bindery, by name."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/space.json"))
+
+
+def load_space(name: str | Path) -> Space:
+    """A space by the name of a shipped one, or by the directory or URI it was saved to.
+
+    Towers are built at first use, so loading reads `space.json` only.
+
+    Raises:
+        SpaceError: there is none, or its space.json cannot be used.
+    """
+    shipped = SHIPPED / str(name)
+    root = str(shipped) if str(name) in list_spaces() else str(name).rstrip("/")
+    try:
+        with fsspec.open(f"{root}/space.json", "rb") as file:
+            card = json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SpaceError(
+            f"no space {str(name)!r}: neither a shipped one ({', '.join(list_spaces())}) nor a directory or URI that holds a "
+            "space.json"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise SpaceError(f"{root}/space.json is not JSON: {error}; save the space again") from error
+    if card.get("format") != FORMAT:
+        raise SpaceError(f"{root}/space.json has format {card.get('format')!r}, this program reads {FORMAT}; upgrade bindery")
+    encoders = {modality: _encoder(root, entry) for modality, entry in card["encoders"].items()}
+    return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=str(name))
+
+
+def _encoder(root: str, entry: Mapping[str, Any]) -> Encoder:
+    encoder = build_encoder(entry["architecture"], entry["settings"])
+    weights = Weights(f"{root}/{entry['weights']}")
+    return encoder.with_weights(weights, entry["fingerprint"], entry["logit_scale"], entry["card"])
