@@ -1,0 +1,28 @@
+"""Where things are stored, one way for all stores. In: a URI or a local path. Out: an fsspec filesystem, Lance's options.
+
+Credentials come from the environment only (AWS_*, GOOGLE_*), never from a URI.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import fsspec
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URI and the path within it."""
+    return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
+
+
+def lance_options(uri: str) -> dict[str, str]:
+    """`storage_options` for lance and lancedb: what their S3 client does not read from AWS_* by itself."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    if not uri.startswith("s3://") or not endpoint:
+        return {}
+    return {
+        "aws_endpoint": endpoint,
+        "allow_http": str(endpoint.startswith("http://")).lower(),
+        "aws_virtual_hosted_style_request": "false",
+    }
