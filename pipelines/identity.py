@@ -1,4 +1,4 @@
-"""Names that never change: one spelling of a URI, and ids made from it. In: URIs as people write them. Out: canonical URIs, ids."""
+"""Names that never change: one spelling of a URI, and ids made from it. In: URIs as written. Out: canonical URIs, ids."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SIGNATURE_NAMES = frozenset(
 def canonical_uri(uri: str, base: str | None = None) -> str:
     """The one spelling under which a source is known.
 
-    Local paths become absolute without a scheme; s3a:// and gcs:// become s3:// and gs://; user info and the parameters of signed
-    URLs are stripped and so never stored; a relative URI is resolved against `base`, a directory.
+    Local paths become absolute without a scheme; s3a:// and gcs:// become s3:// and gs://; user info and the parameters of
+    signed URLs are stripped and so never stored; a relative URI is resolved against `base`, a directory.
     """
     if "://" not in uri:
         if base is None or Path(uri).is_absolute():
