@@ -1,0 +1,126 @@
+"""How every job starts and ends. In: argv, a typed config class, a function. Out: progress, one JSON report, an exit code.
+
+Exit codes: 0 done; 1 done but a gate failed; 2 bad arguments or input, nothing started; 3 stopped by infrastructure or by a
+signal after a clean stop: run the same command again; 4 internal error.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from types import FrameType
+from typing import Any, Protocol, TypeVar
+
+import fsspec
+from jsonargparse import ArgumentParser
+
+DONE, GATE_FAILED, BAD_INPUT, STOPPED, INTERNAL = range(5)
+
+Config = TypeVar("Config")
+
+
+class Report(Protocol):
+    """What a job returns."""
+
+    @property
+    def exit_code(self) -> int:
+        """DONE or GATE_FAILED."""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+
+
+@dataclass(frozen=True)
+class JsonReport:
+    """A report that is just its values."""
+
+    values: Mapping[str, Any]
+    exit_code: int = DONE
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.values)
+
+
+class StopRequestedError(Exception):
+    """SIGTERM arrived; whatever holds something lets it go on the way out."""
+
+
+def run_job(
+    config_class: type[Config], job: Callable[[Config], Report], argv: Sequence[str] | None, positional: Sequence[str] = ()
+) -> int:
+    """Parse, run, report.
+
+    Args:
+        config_class: a dataclass; its docstring's `Args` are the help, its fields without default are required.
+        job: config -> report.
+        argv: without the program's name; None for the process's own.
+        positional: fields given without a flag.
+
+    Returns:
+        The exit code.
+    """
+    parser = _parser(config_class, job.__module__, positional)
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse has printed what is wrong
+        return BAD_INPUT if stop.code else DONE
+    try:
+        config = config_class(**{f.name: arguments[f.name] for f in fields(config_class)})  # type: ignore[arg-type]
+        with _sigterm_raises():
+            report = job(config)
+        if arguments.report:
+            with fsspec.open(arguments.report, "w") as file:
+                file.write(report.to_json() + "\n")
+    except ValueError as error:
+        return _failed(error, BAD_INPUT)
+    except (KeyboardInterrupt, StopRequestedError):
+        print("stopped on request; run the same command again to go on", file=sys.stderr)
+        return STOPPED
+    except OSError as error:
+        return _failed(error, STOPPED)
+    except Exception:  # noqa: BLE001 - the process ends here: say so with the scheduler's code for "our bug"
+        traceback.print_exc()
+        return INTERNAL
+    print(report.to_json(), flush=True)
+    return report.exit_code
+
+
+def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> ArgumentParser:
+    verb = module.rpartition(".")[2] if module != "__main__" else sys.argv[0].rpartition("/")[2].removesuffix(".py")
+    parser = ArgumentParser(prog=f"bindery {verb}", description=(config_class.__doc__ or "").partition("\n")[0])
+    for name in positional:
+        parser.add_argument(name, type=str, help=_help(config_class, name))
+    parser.add_class_arguments(config_class, skip=set(positional))
+    parser.add_argument("--config", action="config", help="a YAML file with the same names; flags win over it")
+    parser.add_argument("--report", type=str | None, default=None, help="also write the JSON report to this path or URI")
+    return parser
+
+
+def _help(config_class: type[Any], name: str) -> str:
+    lines = [line.strip() for line in (config_class.__doc__ or "").splitlines()]
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:")), "")
+
+
+def _failed(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Make SIGTERM an exception, as SIGINT is, so that leases are given back and staged work is committed."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise StopRequestedError
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,137 @@
+"""The table of items: its columns, its metadata, what is fixed at creation. In: a space, a manifest's columns. Out: a schema.
+
+The reference of every column is docs/schema.md.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from encoders.errors import SpaceError
+from encoders.space import Space
+from pipelines.storage import lance_options
+
+SCHEMA_VERSION = 1
+VECTOR = "vector"
+_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
+
+ITEM_COLUMNS = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False, metadata=_KEY),
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("modality", pa.string(), nullable=False),
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("recipe", pa.string(), nullable=False),
+        pa.field("segment_count", pa.int32(), nullable=False),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("mime", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("text", pa.string()),
+        pa.field("preview", pa.binary()),
+    ]
+)
+_AFTER_VECTOR = (
+    pa.field("encoder", pa.string(), nullable=False),
+    pa.field("embedded_at", pa.timestamp("us", "UTC"), nullable=False),
+    pa.field("run_id", pa.string(), nullable=False),
+)
+REJECT_COLUMNS = pa.schema(
+    [
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("modality", pa.string(), nullable=False),
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("error_type", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("rejected_at", pa.timestamp("us", "UTC"), nullable=False),
+    ]
+)
+RESERVED_COLUMNS = frozenset([*ITEM_COLUMNS.names, VECTOR, *(f.name for f in _AFTER_VECTOR)])
+
+
+def table_uri(db: str, table: str) -> str:
+    """Where LanceDB keeps a table of this name."""
+    return f"{db.rstrip('/')}/{table}.lance"
+
+
+def item_schema(space: Space, own_columns: pa.Schema) -> pa.Schema:
+    """The table's schema: our columns, the vector, then the manifest's own (nullable), with the space in its metadata."""
+    vector = pa.field(VECTOR, pa.list_(pa.float32(), space.dim), nullable=False)
+    own = [field.with_nullable(True).remove_metadata() for field in own_columns]
+    return pa.schema([*ITEM_COLUMNS, vector, *_AFTER_VECTOR, *own], metadata=_metadata(space))
+
+
+def _metadata(space: Space) -> dict[str, str]:
+    function = {"name": "bindery", "model": {"space": space.uri}, "source_column": "text", "vector_column": VECTOR}
+    return {
+        "bindery.space": space.name,
+        "bindery.space_uri": space.uri,
+        "bindery.space_fingerprint": space.fingerprint,
+        "bindery.dim": str(space.dim),
+        "bindery.metric": "cosine",
+        "bindery.schema_version": str(SCHEMA_VERSION),
+        "embedding_functions": json.dumps([function]),  # makes plain lancedb's table.search("words") work
+    }
+
+
+def open_table(uri: str) -> Any | None:
+    """The newest version of a Lance dataset, or None where there is none."""
+    try:
+        return lance.dataset(uri, storage_options=lance_options(uri))
+    except ValueError as error:  # lance says "not found" by a ValueError
+        if "not found" in str(error).lower():
+            return None
+        raise
+
+
+def create_table(uri: str, schema: pa.Schema) -> Any:
+    """A new, empty dataset with the options that are fixed at creation.
+
+    Raises:
+        OSError: another writer has created it meanwhile.
+    """
+    return lance.write_dataset(
+        schema.empty_table(),
+        uri,
+        mode="create",
+        storage_options=lance_options(uri),
+        data_storage_version="2.2",
+        enable_stable_row_ids=True,
+        enable_v2_manifest_paths=True,
+    )
+
+
+def check_space(dataset: Any, space: Space, uri: str) -> None:
+    """Refuse a table of another space, or one that is not ours.
+
+    Raises:
+        SpaceError: vectors of two spaces are never mixed.
+    """
+    metadata = {k.decode(): v.decode() for k, v in (dataset.schema.metadata or {}).items()}
+    theirs = metadata.get("bindery.space_fingerprint")
+    if theirs is None:
+        raise SpaceError(f"{uri} is a Lance table, but not one of Bindery's (no bindery.* metadata): choose another --table")
+    if metadata.get("bindery.schema_version") != str(SCHEMA_VERSION):
+        raise SpaceError(
+            f"{uri} has schema version {metadata.get('bindery.schema_version')}, this program writes {SCHEMA_VERSION}: upgrade "
+            "bindery, or choose another --table"
+        )
+    if theirs != space.fingerprint:
+        raise SpaceError(
+            f"{uri} holds vectors of space {metadata.get('bindery.space')!r} (fingerprint {theirs[:8]}), not of {space.name!r} "
+            f"({space.fingerprint[:8]}); vectors of two spaces cannot share a table: choose another --table or --space"
+        )
