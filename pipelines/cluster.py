@@ -35,5 +35,5 @@ class Resources:
     @classmethod
     def of_cluster(cls) -> Resources:
         """Of the Ray that is running."""
-        total = ray.cluster_resources()
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return cls(max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0)))

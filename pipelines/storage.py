@@ -6,13 +6,17 @@ Credentials come from the environment only (AWS_*, GOOGLE_*), never from a URI.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URI and the path within it."""
+    """The fsspec filesystem of a URI and the path within it; local folders are made when a file is written into them."""
+    if "://" not in uri:
+        return LocalFileSystem(auto_mkdir=True), str(Path(uri).absolute())
     return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,223 @@
+"""One writer a table: a lease of put-if-absent objects beside it. In: a table's folder. Out: an epoch, or a refusal.
+
+A holder owns the highest epoch. Epoch and renewals are new objects (`epoch-N/renewal-M`), each put only if absent, because
+compare-and-swap is not reliable on every S3. Ages are read off the store's own clock, so clocks of writers may differ. The
+lease alone cannot stop a writer that was paused past its end: commits are fenced besides (pipelines/ledger.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.storage import filesystem
+
+TIME_TO_LIVE_S = 60.0
+RENEW_EVERY_S = 15.0
+
+
+class LeaseHeldError(OSError):
+    """Another writer holds the table; run the same command again when it is done."""
+
+
+class LeaseLostError(OSError):
+    """The lease ran out and another writer took it; nothing more may be committed by this one."""
+
+
+class UnsafeStoreError(ValueError):
+    """The store overwrites what must not be overwritten: Lance would lose commits on it."""
+
+
+@dataclass(frozen=True)
+class _Process:
+    """Who holds a lease: enough to see on the same machine that the holder is dead."""
+
+    host: str
+    pid: int
+    started: str
+
+    @classmethod
+    def own(cls) -> _Process:
+        return cls(_host(), os.getpid(), _start_time(os.getpid()))
+
+    def dead(self) -> bool:
+        """Whether it ran on this machine and runs no more."""
+        return self.host == _host() and _start_time(self.pid) != self.started
+
+
+def _host() -> str:
+    """This machine since its last boot, and this process namespace on it (containers have their own pids)."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        return socket.gethostname()
+    return f"{socket.gethostname()} {boot} {namespace}"
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, in the kernel's ticks; "" if there is none (a zombie counts as none)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def put_if_absent(fs: Any, path: str, data: bytes) -> bool:
+    """Write an object unless there is one of that name; True if it was written."""
+    try:
+        with fs.open(path, "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    except OSError as error:  # s3fs has no word of its own for HTTP 412, nor for 409 (two conditional puts at once)
+        answer = getattr(error.__cause__, "response", {}).get("Error", {})
+        if answer.get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
+            return False
+        raise
+    return True
+
+
+class Lease:
+    """The right to write one table, renewed in the background while it is held; a context manager.
+
+    Raises, when entered:
+        LeaseHeldError: another writer's lease has not run out.
+        UnsafeStoreError: the store does not honour conditional writes.
+    """
+
+    def __init__(self, db: str, table: str, run_id: str, ttl_s: float = TIME_TO_LIVE_S, renew_s: float = RENEW_EVERY_S) -> None:
+        self._fs, root = filesystem(db)
+        self._folder = f"{root.rstrip('/')}/_bindery/{table}"
+        self._table = table
+        self._run_id = run_id
+        self._ttl_s = ttl_s
+        self._renew_s = renew_s
+        self._epoch = 0
+        self._renewal = 0
+        self._lost = threading.Event()
+        self._stop = threading.Event()
+        self._renewer: threading.Thread | None = None
+        self.took_over = False  # the last holder did not give its lease back: its commits must be fenced off
+
+    def __enter__(self) -> Lease:
+        now = self._probe()
+        epoch = self._newest_epoch()
+        if epoch:
+            self.took_over = not self._released(epoch)
+            if self.took_over:
+                self._refuse_if_alive(epoch, now)
+        if not put_if_absent(self._fs, self._path(epoch + 1, 0), self._document()):
+            raise LeaseHeldError(f"another writer took table {self._table!r} just now; run the same command again later")
+        self._epoch = epoch + 1
+        self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        assert self._renewer is not None
+        self._renewer.join()
+        if not self._lost.is_set():
+            put_if_absent(self._fs, f"{self._folder}/epoch-{self._epoch:08d}/released", b"released")
+            self._sweep()
+
+    def check(self) -> None:
+        """Ask the store whether the lease is still ours.
+
+        Raises:
+            LeaseLostError: a higher epoch exists.
+        """
+        newest = self._newest_epoch()
+        if newest > self._epoch or self._lost.is_set():
+            self._lost.set()
+            raise LeaseLostError(
+                f"this run was paused or cut off for more than {self._ttl_s:.0f} s and another writer took table "
+                f"{self._table!r}; what was committed stays, run the same command again"
+            )
+
+    def _probe(self) -> float:
+        """Refuse a store that overwrites; return the store's time, seconds since 1970."""
+        path = f"{self._folder}/probe-{uuid.uuid4().hex}"
+        first = put_if_absent(self._fs, path, b"first")
+        second = put_if_absent(self._fs, path, b"second")
+        content = self._fs.cat_file(path)
+        now = _modified(self._fs, path)
+        self._fs.rm_file(path)
+        if not first or second or content != b"first":
+            raise UnsafeStoreError(
+                f"the store of {self._folder} does not honour conditional writes (a put-if-absent replaced an object): two "
+                "writers would lose each other's commits. Use a store that does (AWS S3, Google Cloud Storage, Azure, Ceph, "
+                "a local disk)"
+            )
+        return now
+
+    def _refuse_if_alive(self, epoch: int, now: float) -> None:
+        paths = sorted(p for p in self._list(f"{self._folder}/epoch-{epoch:08d}") if "/renewal-" in p)
+        try:
+            holder = json.loads(self._fs.cat_file(paths[-1]))
+            process = _Process(**holder["process"])
+            run, dead = holder["run_id"], process.dead()
+            who = f"process {process.pid} on {process.host.partition(' ')[0]}"
+        except (json.JSONDecodeError, FileNotFoundError, IndexError):  # its writer died between creating and filling it
+            run, dead, who = "unknown", False, "a process that died early"
+        age_s = now - _modified(self._fs, paths[-1]) if paths else self._ttl_s
+        if not dead and age_s < self._ttl_s:
+            raise LeaseHeldError(
+                f"table {self._table!r} is being written by run {run} ({who}; renewed {age_s:.0f} s ago). Wait for it; if it "
+                f"is dead, its lease runs out in {self._ttl_s - age_s:.0f} s: run the same command again then"
+            )
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._renew_s):
+            try:
+                self.check()
+                self._renewal += 1
+                put_if_absent(self._fs, self._path(self._epoch, self._renewal), self._document())
+                if self._renewal > 1:
+                    self._fs.rm_file(self._path(self._epoch, self._renewal - 2))
+            except LeaseLostError:
+                return
+            except OSError:  # the store is away for now; the next round tries again, and commits are fenced anyhow
+                continue
+
+    def _document(self) -> bytes:
+        return json.dumps({"run_id": self._run_id, "process": vars(_Process.own())}).encode()
+
+    def _path(self, epoch: int, renewal: int) -> str:
+        return f"{self._folder}/epoch-{epoch:08d}/renewal-{renewal:08d}"
+
+    def _list(self, folder: str) -> list[str]:
+        self._fs.invalidate_cache()
+        try:
+            return [str(p) for p in self._fs.ls(folder, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def _newest_epoch(self) -> int:
+        names = (p.rstrip("/").rpartition("/")[2] for p in self._list(self._folder))
+        return max((int(n.removeprefix("epoch-")) for n in names if n.startswith("epoch-")), default=0)
+
+    def _released(self, epoch: int) -> bool:
+        return any(p.endswith("/released") for p in self._list(f"{self._folder}/epoch-{epoch:08d}"))
+
+    def _sweep(self) -> None:
+        """Forget epochs before this one; theirs can never be the newest again."""
+        for path in self._list(self._folder):
+            name = path.rstrip("/").rpartition("/")[2]
+            if name.startswith("epoch-") and int(name.removeprefix("epoch-")) < self._epoch:
+                self._fs.rm(path, recursive=True)
+
+
+def _modified(fs: Any, path: str) -> float:
+    """When the store says it wrote an object, seconds since 1970."""
+    when = fs.modified(path)
+    return when.timestamp() if isinstance(when, datetime) else float(when)

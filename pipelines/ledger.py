@@ -1,0 +1,157 @@
+"""The table as the only record of what is done. In: staged fragments and the sources they replace. Out: fenced, atomic commits.
+
+A commit makes items, and with them the proof that they are done, visible in one step. Every commit is a Lance `Update` that
+names the table's oldest fragment as touched: two such commits from the same version conflict in Lance itself, on any store. So
+a writer that was paused past its lease cannot commit after another one has (docs/decisions/0002-fenced-commits.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import lance
+import pyarrow as pa
+from lance.fragment import FragmentMetadata
+
+from pipelines.lease import Lease, LeaseLostError
+from pipelines.storage import lance_options
+from pipelines.table import create_table, open_table
+
+ATTEMPTS = 5
+IDS_PER_FILTER = 1000
+
+
+class Ledger:
+    """The one writer's hand on a table, while it holds the lease."""
+
+    def __init__(self, uri: str, lease: Lease, run_id: str) -> None:
+        self.uri = uri
+        self._lease = lease
+        self._run_id = run_id
+        self._sequence = 0
+        self.commits = 0
+        self.dataset: Any | None = open_table(uri)
+        if self.dataset is not None and lease.took_over:
+            self._fence_off(self.dataset)
+
+    def prepare(self, schema: pa.Schema) -> None:
+        """Make the table, or add columns to it that `schema` has and it has not (nullable, filled with null).
+
+        Raises:
+            ValueError: a column is there with another type.
+        """
+        if self.dataset is None:
+            self.dataset = create_table(self.uri, schema)
+            return
+        present = {f.name: f for f in self.dataset.schema}
+        for field in schema:
+            if field.name in present and present[field.name].type != field.type:
+                raise ValueError(
+                    f"column {field.name!r} is {present[field.name].type} in {self.uri} but {field.type} in this corpus; "
+                    "cast it in the manifest, or give it another name"
+                )
+        added = [f for f in schema if f.name not in present]
+        if added:
+            self._lease.check()
+            self.dataset.add_columns(added)
+            self.dataset = self._newest()
+
+    def commit(self, fragments: Sequence[FragmentMetadata], replaced: Collection[str]) -> None:
+        """Append staged fragments and remove every older row of the `replaced` sources, in one step.
+
+        Args:
+            fragments: staged by workers under this table; each is committed here once, or never.
+            replaced: source ids whose older rows go.
+
+        Raises:
+            LeaseLostError: another writer has taken over; nothing was committed.
+        """
+        self._sequence += 1
+        token = {"bindery.run_id": self._run_id, "bindery.sequence": str(self._sequence)}
+        for attempt in range(1, ATTEMPTS + 1):
+            self._lease.check()
+            base = self.dataset
+            assert base is not None, "prepare() comes first"
+            transaction = lance.Transaction(
+                base.version, self._operation(base, fragments, replaced), transaction_properties=token
+            )
+            try:
+                self.dataset = lance.LanceDataset.commit(
+                    self.uri, transaction, max_retries=0, storage_options=lance_options(self.uri)
+                )
+                break
+            except OSError as error:  # a conflict, or an answer that was lost on its way: look before trying again
+                newest = self._newest()
+                if _holds(newest, base.version, token):
+                    self.dataset = newest
+                    break
+                self._lease.check()  # raises if the conflict is with a writer that took over
+                if attempt == ATTEMPTS:
+                    raise OSError(f"cannot commit to {self.uri} after {ATTEMPTS} attempts: {error}") from error
+                self.dataset = newest
+                time.sleep(0.2 * 2**attempt)
+        self.commits += 1
+
+    def _operation(self, base: Any, fragments: Sequence[FragmentMetadata], replaced: Collection[str]) -> Any:
+        current = base.get_fragments()
+        if not current:  # an empty table: a writer that takes over fences by _fence_off, so a plain append cannot be stale
+            return lance.LanceOperation.Append(list(fragments))
+        updated: dict[int, FragmentMetadata] = {}
+        removed: list[int] = []
+        ids = sorted(replaced)
+        for fragment_id, dead in _rows_of(base, ids).items():
+            rest = base.get_fragment(fragment_id).delete(_any_of(dead))
+            if rest is None:
+                removed.append(fragment_id)
+            else:
+                updated[fragment_id] = rest
+        oldest = min(current, key=lambda fragment: fragment.fragment_id)
+        if oldest.fragment_id not in removed:
+            updated.setdefault(oldest.fragment_id, oldest.metadata)
+        return lance.LanceOperation.Update(
+            removed_fragment_ids=removed,
+            updated_fragments=list(updated.values()),
+            new_fragments=list(fragments),
+            update_mode="rewrite_rows",
+        )
+
+    def _fence_off(self, base: Any) -> None:
+        """Commit nothing, so that a commit the dead or paused holder still has in hand conflicts with it."""
+        if base.get_fragments():
+            self.commit([], [])
+            return
+        empty = lance.LanceOperation.Overwrite(base.schema, [])  # conflicts with every append from before it
+        self.dataset = lance.LanceDataset.commit(
+            self.uri, empty, read_version=base.version, max_retries=0, storage_options=lance_options(self.uri)
+        )
+
+    def _newest(self) -> Any:
+        dataset = open_table(self.uri)
+        if dataset is None:
+            raise LeaseLostError(f"{self.uri} was dropped by someone else during the run; run the same command again")
+        return dataset
+
+
+def _holds(newest: Any, since: int, token: dict[str, str]) -> bool:
+    """Whether one of the versions after `since` carries the token of a commit."""
+    return any(
+        transaction is not None and token.items() <= transaction.transaction_properties.items()
+        for transaction in newest.get_transactions(newest.version - since)
+    )
+
+
+def _rows_of(dataset: Any, source_ids: Sequence[str]) -> dict[int, list[str]]:
+    """Where the rows of sources lie: fragment id -> the source ids that have rows in it."""
+    found: dict[int, set[str]] = {}
+    for start in range(0, len(source_ids), IDS_PER_FILTER):
+        chosen = _any_of(source_ids[start : start + IDS_PER_FILTER])
+        rows = dataset.to_table(columns=["source_id"], filter=chosen, with_row_address=True)
+        for source, address in zip(rows["source_id"].to_pylist(), rows["_rowaddr"].to_pylist(), strict=True):
+            found.setdefault(address >> 32, set()).add(source)
+    return {fragment: sorted(sources) for fragment, sources in found.items()}
+
+
+def _any_of(source_ids: Sequence[str]) -> str:
+    return "source_id IN (" + ", ".join(f"'{i}'" for i in source_ids) + ")"  # hex digits only: nothing to escape
