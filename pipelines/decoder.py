@@ -1,0 +1,139 @@
+"""Decoding that cannot take its caller with it. In: sources. Out: for each, in order, features and facts or a reject.
+
+The work is done in a spawned child (pipelines/decoder_child.py), which reads and decodes ahead while the caller's tower runs.
+An item on which it dies, or stays silent past the deadline, becomes a reject; the rest go to a new child.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from encoders.media.types import Facts
+
+ITEM_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 180.0
+MEMORY_BYTES = 4 * 1024**3  # beyond what the child holds at its start
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source to decode: its bytes inline, or where to read them (a whole object, or a range of a tar shard)."""
+
+    uri: str
+    location: str
+    size_bytes: int | None
+    offset: int | None
+    media: bytes | None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a source: arrays by feature name and facts."""
+
+    features: dict[str, np.ndarray]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Why a source has no vector. `expected`: of a kind that bad media cause, not a likely bug of ours."""
+
+    stage: str
+    error_type: str
+    message: str
+    expected: bool
+
+
+class DecoderError(OSError):
+    """The decoding process cannot start, or a child of it died without an item to blame."""
+
+
+class Decoder:
+    """One modality's decoding child, replaced when it dies."""
+
+    def __init__(self, space: str, modality: str, ahead: int, item_timeout_s: float = ITEM_TIMEOUT_S) -> None:
+        self._arguments = [space, modality, str(MEMORY_BYTES)]
+        self._ahead = ahead  # how many decoded items may wait for the tower
+        self._item_timeout_s = item_timeout_s
+        self._start()
+
+    def decode(self, sources: Sequence[Source]) -> Iterator[Decoded | Reject]:
+        """One result a source, in order, while later ones are still being decoded."""
+        results: queue.Queue[Decoded | Reject | BaseException] = queue.Queue(maxsize=self._ahead)
+        threading.Thread(target=self._pump, args=(list(sources), results), name="decoder", daemon=True).start()
+        for _ in sources:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+
+    def close(self) -> None:
+        """End the child."""
+        self._pipe.close()
+        self._child.kill()
+        self._child.wait()
+
+    def _pump(self, pending: list[Source], results: queue.Queue[Decoded | Reject | BaseException]) -> None:
+        try:
+            while pending:
+                self._await_ready()
+                self._pipe.send(pending)
+                done = 0
+                while done < len(pending):
+                    results.put(self._reply())
+                    done += 1
+                    if self._child.poll() is not None or self._pipe.closed:
+                        self._restart()
+                        break
+                pending = pending[done:]
+        except (OSError, EOFError) as error:
+            results.put(error)
+
+    def _reply(self) -> Decoded | Reject:
+        try:
+            if self._pipe.poll(self._item_timeout_s):
+                return self._pipe.recv()  # type: ignore[no-any-return]
+        except (EOFError, ConnectionResetError):
+            code = self._child.wait()
+            self._pipe.close()
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            return Reject("decode", "DecoderCrash", f"the decoder died on this item ({how}); the file is likely damaged", True)
+        self.close()
+        return Reject("decode", "DecoderTimeout", f"no result within {self._item_timeout_s:.0f} s; the decoder was ended", True)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "pipelines.decoder_child", str(theirs.fileno()), *self._arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+        self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
+        theirs.close()
+        self._pipe = Connection(ours.detach())
+        self._ready = False
+
+    def _await_ready(self) -> None:
+        if self._ready:
+            return
+        try:
+            if self._pipe.poll(START_TIMEOUT_S) and self._pipe.recv() == "ready":
+                self._ready = True
+                return
+        except EOFError:
+            pass
+        self.close()
+        raise DecoderError(f"the decoding process did not start ({' '.join(self._arguments)}); its last words are above")
+
+    def _restart(self) -> None:
+        if not self._pipe.closed:
+            self.close()
+        self._start()

@@ -1,0 +1,99 @@
+"""The process in which media are read and decoded. In: sources over a pipe. Out: features and facts, or a reject, for each.
+
+Run as `python -m pipelines.decoder_child FD SPACE MODALITY MEMORY_BYTES` by pipelines/decoder.py, which owns it: whatever a
+native decoder does to this process, its owner and the owner's tower stay.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from encoders.encoder import Encoder
+from encoders.errors import MediaError
+from encoders.media.types import Facts, mime_of
+from encoders.space import load_space
+from pipelines.decoder import Decoded, Reject, Source
+from pipelines.storage import filesystem
+
+READERS = 8  # concurrent reads ahead of the decoder: object stores answer in tens of milliseconds
+STREAMED_BYTES = 64 * 1024**2  # larger files are handed to the decoder as an open file, not as bytes
+
+
+def main() -> None:
+    """Serve lists of sources until the pipe closes."""
+    fd, space, modality, memory_bytes = sys.argv[1:]
+    torch.set_num_threads(1)
+    encoder = load_space(space).encoder(modality)
+    _limit_memory(int(memory_bytes))
+    with Connection(int(fd)) as pipe, ThreadPoolExecutor(READERS) as readers:
+        pipe.send("ready")
+        while True:
+            try:
+                sources = pipe.recv()
+            except EOFError:
+                return
+            for reply in _decode_all(encoder, sources, readers):
+                pipe.send(reply)
+
+
+def _decode_all(encoder: Encoder, sources: list[Source], readers: ThreadPoolExecutor) -> Iterator[Decoded | Reject]:
+    reads = {k: readers.submit(_read, sources[k]) for k in range(min(READERS, len(sources)))}
+    for k, source in enumerate(sources):
+        if k + READERS < len(sources):
+            reads[k + READERS] = readers.submit(_read, sources[k + READERS])
+        stage = "read"
+        try:
+            medium = reads.pop(k).result()
+            stage = "decode"
+            decoded = encoder.decode(medium)
+            stage = "preprocess"
+            features = {name: _as_declared(encoder, name, a) for name, a in encoder.preprocess(decoded).items()}
+            facts = encoder.describe(decoded)
+            if not isinstance(medium, bytes):
+                medium.close()
+        except Exception as error:  # noqa: BLE001 - the item boundary: a bad source costs itself, by type and message
+            yield Reject(stage, type(error).__name__, _message(error), isinstance(error, MediaError | OSError))
+            continue
+        yield Decoded(features, facts if facts.mime else Facts(**{**vars(facts), "mime": mime_of(source.uri)}))
+
+
+def _read(source: Source) -> bytes | BinaryIO:
+    if source.media is not None:
+        return source.media
+    fs, path = filesystem(source.location)
+    if source.offset is not None:
+        return bytes(fs.cat_file(path, start=source.offset, end=source.offset + (source.size_bytes or 0)))
+    if source.size_bytes is None or source.size_bytes > STREAMED_BYTES:
+        return fs.open(path, "rb")  # type: ignore[no-any-return]
+    return bytes(fs.cat_file(path))
+
+
+def _as_declared(encoder: Encoder, name: str, array: np.ndarray) -> np.ndarray:
+    feature = encoder.features[name]
+    assert array.shape == feature.shape and array.dtype == feature.dtype, (
+        f"encoder {encoder.architecture!r} made {name} {array.dtype} {array.shape}, it declares {feature}"
+    )
+    return np.ascontiguousarray(array)
+
+
+def _message(error: Exception) -> str:
+    return (str(error) or repr(error))[:2000]
+
+
+def _limit_memory(budget_bytes: int) -> None:
+    """Let allocations beyond what is in use now plus the budget fail: a MemoryError here instead of a dead machine."""
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        in_use = int(file.read().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (in_use + budget_bytes, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()

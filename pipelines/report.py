@@ -1,0 +1,100 @@
+"""What a run did, in numbers that must add up. In: counts from plan, stages and commits. Out: one line of JSON.
+
+Laws, in sources: found == listed + skipped + duplicate; listed == unchanged + embedded + rejected.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Tally:
+    """Sources by what became of them. `rejected` includes those rejected before and not tried again."""
+
+    found: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)  # by extension or reason
+    duplicate: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+    rejected: int = 0
+    rejected_before: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)  # of this run, by error type
+    unexpected: Counter[str] = field(default_factory=Counter)  # those of `rejects` that look like a bug of ours
+    items_written: int = 0
+    bytes_embedded: int = 0
+    by_modality: dict[str, Counter[str]] = field(default_factory=dict)  # planned, embedded, rejected, bytes
+
+    @property
+    def listed(self) -> int:
+        """Sources that could be media of this space, each once."""
+        return self.found - self.skipped.total() - self.duplicate
+
+    def of(self, modality: str) -> Counter[str]:
+        """The counts of one modality."""
+        return self.by_modality.setdefault(modality, Counter())
+
+    def broken_laws(self) -> list[str]:
+        """The laws that do not hold, as text."""
+        accounted = self.unchanged + self.embedded + self.rejected
+        return [] if self.listed == accounted else [f"listed {self.listed} != unchanged + embedded + rejected {accounted}"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the table says after the last commit."""
+
+    rows: int
+    unique_ids: bool
+    rows_as_expected: bool
+
+
+@dataclass
+class EmbedReport:
+    """The report of an embed run."""
+
+    run_id: str
+    corpus: str
+    table: str
+    space: str
+    space_fingerprint: str
+    license: str
+    tally: Tally
+    max_reject_rate: float
+    dry_run: bool = False
+    commits: int = 0
+    seconds: float = 0.0
+    audit: Audit | None = None
+
+    @property
+    def failures(self) -> list[str]:
+        """The gates that failed and the laws that do not hold; empty when all is well."""
+        tally, found = self.tally, []
+        if tally.listed and tally.rejected / tally.listed > self.max_reject_rate:
+            found.append(f"{tally.rejected} of {tally.listed} sources rejected, above --max-reject-rate {self.max_reject_rate}")
+        found += [
+            f"unexpected {kind} in {count} of {tally.listed} sources: likely a bug, see the rejects table"
+            for kind, count in tally.unexpected.items()
+            if count > 0.01 * tally.listed
+        ]
+        if not self.dry_run:
+            found += tally.broken_laws()
+        if self.audit and not (self.audit.unique_ids and self.audit.rows_as_expected):
+            found.append("the audit of the table failed")
+        return found
+
+    @property
+    def exit_code(self) -> int:
+        """0 done; 1 done but a gate failed."""
+        return int(bool(self.failures))
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        tally: dict[str, Any] = asdict(self.tally)
+        counts = {"found": tally.pop("found"), "listed": self.tally.listed, **tally}
+        counts["skipped_by_kind"], counts["skipped"] = counts["skipped"], self.tally.skipped.total()
+        own = {k: v for k, v in asdict(self).items() if k not in ("tally", "max_reject_rate")}
+        return json.dumps({"job": "embed", **own, **counts, "failures": self.failures})
