@@ -19,6 +19,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## make .venv from the lock (PYTHON=... picks the interpreter)
+	@:
 
 demo: $(READY) ## make a small world of seven modalities, embed it, search it, write demo/demo.html
 	@$(BIN)/python -m jobs.demo
