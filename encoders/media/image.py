@@ -1,0 +1,170 @@
+"""Images: JPEG, PNG, WebP, ... bytes, files, URIs, PIL images, arrays -> a picture -> RGB at the scale asked for, facts."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from PIL import Image
+
+from encoders.errors import DecodeError, TooLargeError
+from encoders.media.previews import LONGEST_SIDE, picture_preview
+from encoders.media.types import Facts, Media, read_media
+
+MAX_PIXELS = 150_000_000  # width times height of the file, before any scaling
+# What Pillow's format plugins raise on damaged files.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, TypeError, OverflowError)
+_ORIENTATION = 0x0112  # the EXIF tag; its values 2 to 8 and what sets them upright:
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Picture:
+    """A picture whose pixels are decoded when asked for, upright (EXIF orientation), in RGB.
+
+    Attributes:
+        width, height: of the whole picture, upright, in pixels, however small it is decoded.
+        mime: MIME type of the file; None for one that never was a file.
+    """
+
+    def __init__(self, source: bytes | Image.Image) -> None:
+        self._source = source
+        self._decoded: dict[int, Image.Image] = {}  # by the factor it was shrunk by while decoding
+        image = open_picture(source) if isinstance(source, bytes) else source
+        self._turn = _UPRIGHT.get(_orientation(image))
+        self.width, self.height = _turned(image.size, self._turn)
+        self.mime = Image.MIME.get(image.format) if image.format else None
+
+    def rgb(self, at_least: int | None = None) -> Image.Image:
+        """The picture in RGB: transparency on white, CMYK and palettes converted, 16 bits shrunk to 8.
+
+        Args:
+            at_least: pixels that the short side needs; a JPEG is then decoded at 1/2, 1/4 or 1/8 where that suffices, which
+                is much cheaper. None decodes all pixels.
+
+        Raises:
+            DecodeError: the pixels are damaged or cut off.
+        """
+        factor = self._factor(at_least)
+        if factor not in self._decoded:
+            self._decoded[factor] = self._decode(factor)
+        return self._decoded[factor]
+
+    def smallest(self, at_least: int) -> Image.Image:
+        """Like `rgb`, but whatever is decoded already and large enough is taken first."""
+        enough = [f for f in self._decoded if f <= self._factor(at_least)]
+        return self._decoded[max(enough)] if enough else self.rgb(at_least)
+
+    def _factor(self, at_least: int | None) -> int:
+        if at_least is None or self.mime != "image/jpeg":
+            return 1
+        return next((f for f in (8, 4, 2) if min(self.width, self.height) // f >= at_least), 1)
+
+    def _decode(self, factor: int) -> Image.Image:
+        image = open_picture(self._source) if isinstance(self._source, bytes) else self._source
+        try:
+            if factor > 1:
+                image.draft(None, (image.width // factor, image.height // factor))
+            rgb = _to_rgb(image)
+        except DAMAGED as error:
+            raise DecodeError(f"the {image.format or image.mode} picture is damaged: {error}; write it again") from error
+        return rgb if self._turn is None else rgb.transpose(self._turn)
+
+
+def decode_image(media: Media) -> Picture:
+    """Bytes, pathlib.Path, URI, open binary file; PIL.Image; numpy uint8 (H, W), (H, W, 3) or (H, W, 4).
+
+    Of an animation the first frame is taken. Pixels are decoded later, by `Picture.rgb`.
+
+    Raises:
+        DecodeError: no picture that Pillow can read.
+        TooLargeError: more than MAX_PIXELS.
+    """
+    if isinstance(media, Picture):
+        return media
+    if isinstance(media, Image.Image):
+        return Picture(media)
+    if isinstance(media, np.ndarray):
+        return Picture(_from_array(media))
+    return Picture(read_media(media))
+
+
+def describe_image(picture: Picture) -> Facts:
+    """Size, type and a small JPEG."""
+    preview = picture_preview(picture.smallest(LONGEST_SIDE))
+    return Facts(mime=picture.mime, width=picture.width, height=picture.height, preview=preview)
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Pillow's image over `data`, header read, pixels not yet.
+
+    Raises:
+        DecodeError: Pillow knows no such format, or the header is damaged.
+        TooLargeError: more than MAX_PIXELS.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{error}; shrink the picture") from error
+    except DAMAGED as error:
+        raise DecodeError(f"no readable picture ({len(data):,} bytes, starting {data[:8]!r}); write it again") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise TooLargeError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are taken; shrink the picture")
+    return image
+
+
+def centre_square(image: Image.Image, side: int) -> Image.Image:
+    """The largest centred square of an image of any mode, resized by area averaging to `side` pixels."""
+    edge = min(image.size)
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    return image.resize((side, side), Image.Resampling.BOX, box=(left, top, left + edge, top + edge))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except DAMAGED:  # a picture with broken EXIF is still a picture
+        return 1
+
+
+def _turned(size: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, int]:
+    sideways = turn is not None and turn not in (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4])
+    return (size[1], size[0]) if sideways else size
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # the full range of 16 bits
+        return Image.fromarray((np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):  # no known range: its own
+        return _stretched(np.asarray(image, np.float64)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretched(values: np.ndarray) -> Image.Image:
+    known = np.isfinite(values)
+    if not known.any():
+        raise ValueError("no pixel is a finite number")
+    low, high = values[known].min(), values[known].max()
+    level = (np.where(known, values, low) - low) / max(high - low, 1e-12)
+    return Image.fromarray((level * 255).astype(np.uint8))
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    shape_fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if pixels.dtype != np.uint8 or not shape_fits or not pixels.size:
+        raise DecodeError(f"an image array is uint8 (H, W), (H, W, 3) or (H, W, 4), not {pixels.dtype} {pixels.shape}")
+    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+        raise TooLargeError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels, at most {MAX_PIXELS:,} are taken")
+    return Image.fromarray(np.ascontiguousarray(pixels))

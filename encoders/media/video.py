@@ -1,0 +1,209 @@
+"""Video: MP4, MOV, MKV, WebM, AVI, ... bytes, files, URIs, arrays of frames -> a clip -> frames at times, facts.
+
+Frames are decoded one after the other and only those asked for are kept; files are streamed, never read whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import av
+import av.container
+import av.video
+import numpy as np
+from av.video.reformatter import Interpolation
+from PIL import Image
+
+from encoders.errors import DecodeError, TooLargeError
+from encoders.media.containers import open_container
+from encoders.media.previews import LONGEST_SIDE, picture_preview
+from encoders.media.types import Facts, Media
+
+MAX_PIXELS = 8192 * 8192  # of one frame
+MAX_DURATION_S = 24 * 3600.0
+SEEK_GAP_S = 10.0  # a wanted frame further ahead than this is sought by its keyframe, a nearer one decoded towards
+MIN_SHARE = 0.5  # of the promised duration that must be there; a clip cut off earlier is refused
+ARRAY_RATE_HZ = 25.0  # of frames that come as an array without a rate
+
+
+class Clip:
+    """A video whose frames are decoded when asked for, upright.
+
+    Attributes:
+        width, height: of a frame, upright, in pixels.
+        duration_s: seconds.
+        rate_hz: frames a second, on average.
+        mime: MIME type of the file; None for one that never was a file.
+    """
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        self._poster: np.ndarray | None = None
+        with open_container(media) as container:
+            stream = _video_stream(container)
+            self._rotation = _rotation(container, stream)
+            width, height = stream.codec_context.width, stream.codec_context.height
+            self.width, self.height = (height, width) if self._rotation % 180 else (width, height)
+            self.mime: str | None = _mime(container)
+            self.rate_hz = float(stream.average_rate or stream.guessed_rate or ARRAY_RATE_HZ)
+            self.duration_s = _duration_s(container, stream)
+        if width * height > MAX_PIXELS:
+            raise TooLargeError(f"frames of {width} x {height} pixels, at most {MAX_PIXELS:,} are taken; shrink the video")
+        if self.duration_s > MAX_DURATION_S:
+            raise TooLargeError(f"{self.duration_s:,.0f} s of video, at most {MAX_DURATION_S:,.0f} s are taken; split it")
+
+    def frames(self, count: int, at_least: int | None = None) -> np.ndarray:
+        """`count` frames spread evenly over the clip: those on show at (i + 1/2) / count of its duration.
+
+        Args:
+            count: how many; a clip of fewer frames repeats some.
+            at_least: pixels that the short side needs; larger frames are shrunk to it while they are converted.
+
+        Returns:
+            uint8 (count, H, W, 3).
+
+        Raises:
+            DecodeError: damaged, without frames, or cut off before half of its duration.
+        """
+        frames = self.frames_at([(i + 0.5) / count * self.duration_s for i in range(count)], at_least)
+        self._poster = frames[count // 2]
+        return frames
+
+    def frames_at(self, times_s: Sequence[float], at_least: int | None = None) -> np.ndarray:
+        """The frames on show at rising times in seconds from the start, uint8 (len(times_s), H, W, 3); else as `frames`."""
+        with open_container(self._media) as container:
+            stream = _video_stream(container)
+            frames: list[np.ndarray] = []
+            try:
+                for frame in _frames_on_show(container, stream, times_s, self.duration_s, 1 / self.rate_hz):
+                    frames.append(frames[-1] if frame is None else self._convert(frame, at_least))
+            except av.error.FFmpegError as error:
+                raise DecodeError(f"the video is damaged: {error.strerror}; write the file again") from error
+        return np.stack(frames)
+
+    def poster(self) -> np.ndarray:
+        """A frame of the middle, uint8 (H, W, 3): one that was decoded before, if any."""
+        if self._poster is None:
+            self._poster = self.frames_at([self.duration_s / 2], LONGEST_SIDE)[0]
+        return self._poster
+
+    def _convert(self, frame: av.VideoFrame, at_least: int | None) -> np.ndarray:
+        factor = min(1.0, (at_least or math.inf) / min(frame.width, frame.height))
+        width, height = max(1, round(frame.width * factor)), max(1, round(frame.height * factor))
+        rgb = frame.reformat(width, height, "rgb24", interpolation=Interpolation.AREA).to_ndarray()
+        return np.ascontiguousarray(np.rot90(rgb, self._rotation // 90))
+
+
+class ArrayClip(Clip):
+    """Frames that are in memory already."""
+
+    def __init__(self, frames: np.ndarray, rate_hz: float) -> None:
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+            raise DecodeError(f"video frames are uint8 (N, H, W, 3), not {frames.dtype} {frames.shape}")
+        self._frames = frames
+        self._poster = None
+        self.height, self.width = frames.shape[1:3]
+        self.rate_hz, self.duration_s, self.mime = rate_hz, len(frames) / rate_hz, None
+
+    def frames_at(self, times_s: Sequence[float], at_least: int | None = None) -> np.ndarray:
+        """As of `Clip`; frames come in their own size."""
+        at = np.clip(np.floor(np.asarray(times_s) * self.rate_hz + 1e-6), 0, len(self._frames) - 1)
+        return self._frames[at.astype(int)]  # type: ignore[no-any-return]
+
+
+def decode_video(media: Media) -> Clip:
+    """Bytes, pathlib.Path, URI, open binary file (streamed); numpy uint8 (N, H, W, 3), or with its rate: (frames, rate_hz).
+
+    Raises:
+        DecodeError: no video that FFmpeg can read, or no video stream.
+        TooLargeError: frames beyond MAX_PIXELS or longer than MAX_DURATION_S.
+    """
+    if isinstance(media, Clip):
+        return media
+    if isinstance(media, np.ndarray):
+        return ArrayClip(media, ARRAY_RATE_HZ)
+    if isinstance(media, tuple):
+        return ArrayClip(np.asarray(media[0]), float(media[1]))
+    return Clip(media)
+
+
+def describe_video(clip: Clip) -> Facts:
+    """Size, duration, type and a small JPEG of the middle."""
+    preview = picture_preview(Image.fromarray(clip.poster()))
+    return Facts(mime=clip.mime, width=clip.width, height=clip.height, duration_s=clip.duration_s, preview=preview)
+
+
+def _video_stream(container: av.container.InputContainer) -> av.video.VideoStream:
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
+            stream.codec_context.thread_count = 1  # an actor owns one core; FFmpeg would take them all
+            return stream
+    raise DecodeError("the file has no video stream; a sound file is embedded as audio")
+
+
+def _frames_on_show(
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    times_s: Sequence[float],
+    duration_s: float,
+    frame_s: float,
+) -> Iterator[av.VideoFrame | None]:
+    """For each time the frame on show then, None for the same as before."""
+    decoder = _timed_frames(container, stream, frame_s)
+    shown, shown_s = None, 0.0  # the frame on show, and since when
+    following = next(decoder, None)
+    for time_s in times_s:
+        if time_s - (following[0] if following else shown_s) > SEEK_GAP_S:
+            container.seek(_to_pts(stream, time_s), stream=stream)
+            decoder = _timed_frames(container, stream, frame_s)
+            following = next(decoder, None) or following
+        fresh = False
+        while following and (following[0] <= time_s + frame_s / 4 or shown is None):
+            (shown_s, shown), fresh = following, True
+            following = next(decoder, None)
+        if shown is None:
+            raise DecodeError("the video has no frame that can be decoded; write the file again")
+        if following is None and shown_s + frame_s < MIN_SHARE * time_s:
+            raise DecodeError(f"the video ends at {shown_s:.1f} s of {duration_s:.1f} s: cut off; copy the file again")
+        yield shown if fresh else None
+
+
+def _timed_frames(
+    container: av.container.InputContainer, stream: av.video.VideoStream, frame_s: float
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Decoded frames with their time in seconds from the start of the stream."""
+    origin = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+    time_s = -frame_s
+    for frame in container.decode(stream):
+        time_s = time_s + frame_s if frame.time is None else frame.time - origin
+        yield time_s, frame
+
+
+def _to_pts(stream: av.video.VideoStream, time_s: float) -> int:
+    return int(time_s / stream.time_base) + (stream.start_time or 0) if stream.time_base else 0
+
+
+def _rotation(container: av.container.InputContainer, stream: av.video.VideoStream) -> int:
+    """Degrees counter-clockwise, a multiple of 90, that set a frame upright: phones film sideways and say so."""
+    frame = next(iter(container.decode(stream)), None)
+    if frame is None:
+        raise DecodeError("the video has no frame that can be decoded; write the file again")
+    return round(frame.rotation / 90) % 4 * 90
+
+
+def _duration_s(container: av.container.InputContainer, stream: av.video.VideoStream) -> float:
+    """Of the stream, else of the container, else by reading every packet (recordings from a browser say nothing)."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration:
+        return float(container.duration / av.time_base)
+    container.seek(0)
+    last = max((p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None), default=0)
+    return float((last - (stream.start_time or 0)) * stream.time_base) if stream.time_base else 0.0
+
+
+def _mime(container: av.container.InputContainer) -> str:
+    names = container.format.name
+    kinds = {"mp4": "video/mp4", "webm": "video/webm", "avi": "video/x-msvideo", "mpegts": "video/mp2t"}
+    return next((mime for kind, mime in kinds.items() if kind in names.split(",")), f"video/x-{names.split(',')[0]}")
