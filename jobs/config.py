@@ -47,8 +47,8 @@ class JsonReport:
         return json.dumps(self.values)
 
 
-class StopRequestedError(Exception):
-    """SIGTERM arrived; whatever holds something lets it go on the way out."""
+class StopRequestedError(KeyboardInterrupt):
+    """SIGTERM arrived, which is to be taken as Ctrl-C is: whatever holds something lets it go on the way out."""
 
 
 def run_job(
@@ -79,7 +79,7 @@ def run_job(
                 file.write(report.to_json() + "\n")
     except ValueError as error:
         return _failed(error, BAD_INPUT)
-    except (KeyboardInterrupt, StopRequestedError):
+    except KeyboardInterrupt:
         print("stopped on request; run the same command again to go on", file=sys.stderr)
         return STOPPED
     except OSError as error:

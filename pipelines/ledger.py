@@ -8,7 +8,7 @@ a writer that was paused past its lease cannot commit after another one has (doc
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import lance
@@ -32,6 +32,7 @@ class Ledger:
         self._run_id = run_id
         self._sequence = 0
         self.commits = 0
+        self.rows_removed = 0  # older rows of replaced sources
         self.dataset: Any | None = open_table(uri)
         if self.dataset is not None and lease.took_over:
             self._fence_off(self.dataset)
@@ -74,9 +75,8 @@ class Ledger:
             self._lease.check()
             base = self.dataset
             assert base is not None, "prepare() comes first"
-            transaction = lance.Transaction(
-                base.version, self._operation(base, fragments, replaced), transaction_properties=token
-            )
+            operation, removed_rows = _operation(base, fragments, replaced)
+            transaction = lance.Transaction(base.version, operation, transaction_properties=token)
             try:
                 self.dataset = lance.LanceDataset.commit(
                     self.uri, transaction, max_retries=0, storage_options=lance_options(self.uri)
@@ -93,29 +93,19 @@ class Ledger:
                 self.dataset = newest
                 time.sleep(0.2 * 2**attempt)
         self.commits += 1
+        self.rows_removed += removed_rows
 
-    def _operation(self, base: Any, fragments: Sequence[FragmentMetadata], replaced: Collection[str]) -> Any:
-        current = base.get_fragments()
-        if not current:  # an empty table: a writer that takes over fences by _fence_off, so a plain append cannot be stale
-            return lance.LanceOperation.Append(list(fragments))
-        updated: dict[int, FragmentMetadata] = {}
-        removed: list[int] = []
-        ids = sorted(replaced)
-        for fragment_id, dead in _rows_of(base, ids).items():
-            rest = base.get_fragment(fragment_id).delete(_any_of(dead))
-            if rest is None:
-                removed.append(fragment_id)
-            else:
-                updated[fragment_id] = rest
-        oldest = min(current, key=lambda fragment: fragment.fragment_id)
-        if oldest.fragment_id not in removed:
-            updated.setdefault(oldest.fragment_id, oldest.metadata)
-        return lance.LanceOperation.Update(
-            removed_fragment_ids=removed,
-            updated_fragments=list(updated.values()),
-            new_fragments=list(fragments),
-            update_mode="rewrite_rows",
-        )
+    def rows(self) -> int:
+        """How many rows the table has now."""
+        return self.dataset.count_rows() if self.dataset is not None else 0
+
+    def compact(self, least: int, small_rows: int) -> None:
+        """Merge small fragments if there are at least so many of them."""
+        dataset = self._newest()
+        if sum(f.metadata.num_rows < small_rows for f in dataset.get_fragments()) >= least:
+            self._lease.check()
+            dataset.optimize.compact_files()
+            self.dataset = self._newest()
 
     def _fence_off(self, base: Any) -> None:
         """Commit nothing, so that a commit the dead or paused holder still has in hand conflicts with it."""
@@ -134,6 +124,33 @@ class Ledger:
         return dataset
 
 
+def _operation(base: Any, fragments: Sequence[FragmentMetadata], replaced: Collection[str]) -> tuple[Any, int]:
+    """The Lance operation of one commit, and how many older rows it removes."""
+    current = base.get_fragments()
+    if not current:  # an empty table: a writer that takes over one overwrites it, which a stale append cannot follow
+        return lance.LanceOperation.Append(list(fragments)), 0
+    updated: dict[int, FragmentMetadata] = {}
+    removed: list[int] = []
+    removed_rows = 0
+    for fragment_id, dead in _rows_of(base, sorted(replaced)).items():
+        removed_rows += len(dead)
+        rest = base.get_fragment(fragment_id).delete(any_of(sorted(set(dead))))
+        if rest is None:
+            removed.append(fragment_id)
+        else:
+            updated[fragment_id] = rest
+    oldest = min(current, key=lambda fragment: fragment.fragment_id)
+    if oldest.fragment_id not in removed:
+        updated.setdefault(oldest.fragment_id, oldest.metadata)
+    update = lance.LanceOperation.Update(
+        removed_fragment_ids=removed,
+        updated_fragments=list(updated.values()),
+        new_fragments=list(fragments),
+        update_mode="rewrite_rows",
+    )
+    return update, removed_rows
+
+
 def _holds(newest: Any, since: int, token: dict[str, str]) -> bool:
     """Whether one of the versions after `since` carries the token of a commit."""
     return any(
@@ -143,15 +160,21 @@ def _holds(newest: Any, since: int, token: dict[str, str]) -> bool:
 
 
 def _rows_of(dataset: Any, source_ids: Sequence[str]) -> dict[int, list[str]]:
-    """Where the rows of sources lie: fragment id -> the source ids that have rows in it."""
-    found: dict[int, set[str]] = {}
-    for start in range(0, len(source_ids), IDS_PER_FILTER):
-        chosen = _any_of(source_ids[start : start + IDS_PER_FILTER])
-        rows = dataset.to_table(columns=["source_id"], filter=chosen, with_row_address=True)
+    """Where the rows of sources lie: fragment id -> the source id of each such row in it."""
+    found: dict[int, list[str]] = {}
+    for ids in in_slices(source_ids):
+        rows = dataset.to_table(columns=["source_id"], filter=any_of(ids), with_row_address=True)
         for source, address in zip(rows["source_id"].to_pylist(), rows["_rowaddr"].to_pylist(), strict=True):
-            found.setdefault(address >> 32, set()).add(source)
-    return {fragment: sorted(sources) for fragment, sources in found.items()}
+            found.setdefault(address >> 32, []).append(source)
+    return found
 
 
-def _any_of(source_ids: Sequence[str]) -> str:
+def in_slices(source_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Ids in portions that one filter can hold."""
+    for start in range(0, len(source_ids), IDS_PER_FILTER):
+        yield source_ids[start : start + IDS_PER_FILTER]
+
+
+def any_of(source_ids: Sequence[str]) -> str:
+    """The SQL filter that chooses rows of these sources."""
     return "source_id IN (" + ", ".join(f"'{i}'" for i in source_ids) + ")"  # hex digits only: nothing to escape

@@ -20,18 +20,18 @@ from pipelines.report import Tally
 
 WHOLE = "whole"  # the segment setting: one item a source
 _OUR_COLUMNS = ("uri", "modality", "version", "size_bytes", "media", "container", "offset", "read_uri", "problem")
-TODO_COLUMNS = pa.schema(
+TODO_COLUMNS = pa.schema(  # a leading underscore marks what travels with a source but is no column of the table
     [
         pa.field("source_id", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("modality", pa.string()),
         pa.field("version", pa.string()),
         pa.field("size_bytes", pa.int64()),
-        pa.field("location", pa.string()),  # where its bytes are: the object, or the shard that holds it
-        pa.field("offset", pa.int64()),
-        pa.field("media", pa.large_binary()),
-        pa.field("replaces", pa.bool_()),  # the table holds older rows of it
-        pa.field("was_rejected", pa.bool_()),  # the rejects table holds a row of it
+        pa.field("_location", pa.string()),  # where its bytes are: the object, or the shard that holds it
+        pa.field("_offset", pa.int64()),
+        pa.field("_media", pa.large_binary()),
+        pa.field("_replaces", pa.bool_()),  # the table holds older rows of it
+        pa.field("_was_rejected", pa.bool_()),  # the rejects table holds a row of it
     ]
 )
 
@@ -108,8 +108,8 @@ class Planner:
     def _todo(self, batch: pa.Table, replaces: np.ndarray, was_rejected: np.ndarray) -> pa.Table:
         location = pc.coalesce(batch["container"], batch["read_uri"], batch["uri"])
         columns = {name: batch[name] for name in ("source_id", "uri", "modality", "version", "size_bytes")}
-        columns |= {"location": location, "offset": batch["offset"], "media": batch["media"]}
-        columns |= {"replaces": pa.array(replaces), "was_rejected": pa.array(was_rejected)}
+        columns |= {"_location": location, "_offset": batch["offset"], "_media": batch["media"]}
+        columns |= {"_replaces": pa.array(replaces), "_was_rejected": pa.array(was_rejected)}
         own = [f for f in batch.schema if f.name not in (*_OUR_COLUMNS, "source_id")]
         table = pa.table(columns).cast(TODO_COLUMNS)
         for column in own:
@@ -158,7 +158,7 @@ class Planner:
         for modality in modalities:
             if modality and modality not in self._recipes:
                 self._tally.skipped[f"no encoder for {modality}"] += 1
-        kept = [m for m, k in zip(modalities, keep, strict=True) if k]
+        kept = [m for m, k in zip(modalities, keep, strict=True) if m is not None and k]
         batch = batch.filter(pa.array(keep))
         batch = batch.set_column(batch.schema.get_field_index("modality"), "modality", pa.array(kept, pa.string()))
         ids = [source_id(u, m) for u, m in zip(batch["uri"].to_pylist(), kept, strict=True)]

@@ -1,0 +1,43 @@
+"""Embed a corpus into a table. In: media anywhere. Out: vectors in LanceDB, each exactly once, and a report.
+
+python -m jobs.embed s3://bucket/media --db s3://bucket/index
+ray job submit --working-dir . -- python -m jobs.embed s3://bucket/media --db s3://bucket/index
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.config import run_job
+from pipelines.embed import EmbedSettings, embed
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(EmbedSettings):
+    """Embed every source of a corpus that the table does not hold yet; kill it anywhere and run it again.
+
+    Args:
+        corpus: a folder or prefix (local, s3://, gs://), a manifest (.parquet, .csv, .jsonl, .lance), tar shards, or a list of
+            http(s) URLs (.txt).
+        db: where the LanceDB database is, a folder or URI.
+        table: its table.
+        space: a shipped space's name, or the directory or URI of a saved one.
+        modality: take every source as this; else it is found by manifest, path, bytes and name.
+        include: only sources whose path matches one of these globs.
+        exclude: no sources whose path matches one of these globs.
+        limit: look at no more than this many sources.
+        retry_rejects: try again what was rejected before, though its bytes have not changed.
+        max_reject_rate: exit 1 if a larger share of the listed sources is rejected.
+        dry_run: only plan, and report what would be done.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """argv -> exit code."""
+    return run_job(EmbedConfig, embed, argv, positional=("corpus",))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

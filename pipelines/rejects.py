@@ -1,0 +1,69 @@
+"""The rejects table: sources that have no vector, and why. In: rejects of a run. Out: rows by source, attempts counted.
+
+Two tables cannot share a commit, so the table of items is the truth: it is committed first. A reject whose source the items
+hold in the same version is stale, and is cleared by the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.known import Known, id_words, state_hash
+from pipelines.ledger import any_of, in_slices
+from pipelines.plan import Rejected
+from pipelines.table import REJECT_COLUMNS, create_table, open_table
+
+
+class Rejects:
+    """`<table>__rejects`, written only by the holder of the table's lease."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self._uri = uri
+        self._run_id = run_id
+
+    def known(self, retry: bool) -> Known:
+        """The sources rejected before, by version; with `retry`, none counts as done with."""
+        return Known(self._states(retry))
+
+    def _states(self, retry: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        dataset = open_table(self._uri)
+        if dataset is None:
+            return
+        for batch in dataset.to_batches(columns=["source_id", "version"]):
+            if batch.num_rows:
+                ids, _ = id_words(batch["source_id"])
+                yield ids, np.zeros(len(ids), np.uint64) if retry else state_hash(batch["version"], "")
+
+    def write(self, rejected: Sequence[Rejected], corpus: str) -> None:
+        """Add or replace the rows of rejected sources."""
+        if not rejected:
+            return
+        dataset = open_table(self._uri) or create_table(self._uri, REJECT_COLUMNS)
+        attempts: dict[str, int] = {}
+        for ids in in_slices([r.source_id for r in rejected]):
+            old = dataset.to_table(columns=["source_id", "attempts"], filter=any_of(ids))
+            attempts |= dict(zip(old["source_id"].to_pylist(), old["attempts"].to_pylist(), strict=True))
+        now = datetime.now(UTC)
+        rows = [
+            {
+                **{k: v for k, v in vars(r).items() if k != "expected"},
+                "corpus": corpus,
+                "attempts": attempts.get(r.source_id, 0) + 1,
+                "run_id": self._run_id,
+                "rejected_at": now,
+            }
+            for r in rejected
+        ]
+        table = pa.Table.from_pylist(rows, schema=REJECT_COLUMNS)
+        dataset.merge_insert("source_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
+
+    def clear(self, source_ids: Sequence[str]) -> None:
+        """Remove the rows of sources that have a vector now."""
+        dataset = open_table(self._uri) if source_ids else None
+        if dataset is not None:
+            for ids in in_slices(source_ids):
+                dataset.delete(any_of(ids))

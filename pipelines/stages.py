@@ -1,0 +1,165 @@
+"""The stages that run on workers. In: batches of sources to embed. Out: table rows with vectors, and rejects among them.
+
+Rows in, rows out: same count, same order, same ids. A source that cannot be embedded stays a row, with `_reject_*` filled in.
+B batch, D dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from encoders.embedder import Embedder
+from encoders.encoder import Feature
+from encoders.media.types import Facts
+from encoders.space import load_space
+from pipelines.decoder import Decoded, Decoder, Reject, Source
+from pipelines.identity import item_id
+from pipelines.table import VECTOR
+
+_NORM_TOLERANCE = 1e-3
+_REJECT_COLUMNS = ("_reject_stage", "_reject_type", "_reject_message", "_reject_expected")
+_FACTS = {"mime": pa.string(), "width": pa.int32(), "height": pa.int32(), "duration_s": pa.float64(), "text": pa.string()}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the workers of one Dataset need to know."""
+
+    space: str
+    modality: str
+    recipe: str
+    corpus: str
+    run_id: str
+    batch_size: int
+
+
+class Decode:
+    """CPU actor: sources -> facts and features. Features travel as fixed-size binary columns: no float32, no copies."""
+
+    def __init__(self, job: Job) -> None:
+        self._decoder = Decoder(job.space, job.modality, ahead=2 * job.batch_size)  # starts its child; we go on meanwhile
+        self._encoder = load_space(job.space).encoder(job.modality)
+        self._batch_size = job.batch_size
+
+    def __call__(self, todo: pa.Table) -> Iterator[pa.Table]:
+        """A block of sources, as batches of rows that are ready for the tower."""
+        where = todo.select(["uri", "_location", "size_bytes", "_offset", "_media"]).to_pylist()
+        sources = [Source(r["uri"], r["_location"], r["size_bytes"], r["_offset"], r["_media"]) for r in where]
+        kept = todo.drop_columns(["_location", "_offset", "_media"])
+        results: list[Decoded | Reject] = []
+        start = 0
+        for result in self._decoder.decode(sources):
+            results.append(result)
+            if len(results) == self._batch_size:
+                yield self._rows(kept.slice(start, len(results)), results)
+                start += len(results)
+                results = []
+        if results:
+            yield self._rows(kept.slice(start, len(results)), results)
+
+    def _rows(self, rows: pa.Table, results: list[Decoded | Reject]) -> pa.Table:
+        for name, feature in self._encoder.features.items():
+            rows = rows.append_column(_binary_field(name, feature), _to_binary(results, name, feature))
+        facts = [r.facts if isinstance(r, Decoded) else Facts() for r in results]
+        for name, kind in _FACTS.items():
+            rows = rows.append_column(name, pa.array([getattr(f, name) for f in facts], kind))
+        rows = rows.append_column("preview", pa.array([f.preview for f in facts], pa.binary()))
+        rejects = [(r.stage, r.error_type, r.message, r.expected) if isinstance(r, Reject) else (None,) * 4 for r in results]
+        for k, name in enumerate(_REJECT_COLUMNS):
+            kind = pa.bool_() if name == "_reject_expected" else pa.string()
+            rows = rows.append_column(name, pa.array([r[k] for r in rejects], kind))
+        return rows
+
+
+class Embed:
+    """Actor, on a GPU where there is one: features -> rows of the table, each vector checked."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._space = load_space(job.space)
+        self._encoder = self._space.encoder(job.modality)
+        self._embedder = Embedder(self._encoder, job.batch_size)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Rows with features -> rows of the table, `_reject_*` filled where the vector is no unit vector."""
+        features = {name: _from_binary(rows[f"_{name}"], feature) for name, feature in self._encoder.features.items()}
+        vectors_BD = self._embedder(features)
+        assert vectors_BD.shape[1] == self._space.dim, f"tower made {vectors_BD.shape[1]} dimensions, not {self._space.dim}"
+        rows = self._reject_bad_vectors(rows.drop_columns([f"_{name}" for name in features]), vectors_BD)
+        flat = pa.array(np.nan_to_num(vectors_BD).reshape(-1), pa.float32())
+        count = rows.num_rows
+        constants: dict[str, Any] = {
+            "corpus": self._job.corpus,
+            "recipe": self._job.recipe,
+            "encoder": self._encoder.fingerprint,
+            "run_id": self._job.run_id,
+        }
+        for name, value in constants.items():
+            rows = rows.append_column(name, pa.array([value] * count, pa.string()))
+        ids = [item_id(u, self._job.modality) for u in rows["uri"].to_pylist()]
+        return (
+            rows.append_column("item_id", pa.array(ids))
+            .append_column("segment_count", pa.array([1] * count, pa.int32()))
+            .append_column("start_s", pa.nulls(count, pa.float64()))
+            .append_column("end_s", pa.nulls(count, pa.float64()))
+            .append_column("embedded_at", pa.array([datetime.now(UTC)] * count, pa.timestamp("us", "UTC")))
+            .append_column(VECTOR, pa.FixedSizeListArray.from_arrays(flat, self._space.dim))
+        )
+
+    def _reject_bad_vectors(self, rows: pa.Table, vectors_BD: np.ndarray) -> pa.Table:
+        norms = np.linalg.norm(vectors_BD, axis=1)
+        good = np.abs(norms - 1) <= _NORM_TOLERANCE  # False for NaN and infinity too
+        stages = rows["_reject_stage"].to_pylist()
+        bad = [k for k, stage in enumerate(stages) if stage is None and not good[k]]
+        for name, value in zip(_REJECT_COLUMNS, ("embed", "BadVector", None, False), strict=True):
+            values = rows[name].to_pylist()
+            for k in bad:
+                values[k] = f"the tower made a vector of norm {norms[k]}, not 1" if name == "_reject_message" else value
+            rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(values, rows.schema.field(name).type))
+        return rows
+
+
+class DecodeThenEmbed:
+    """One CPU actor that does it all: on CPUs alone, fewer stages win; its decoding child works ahead of the tower."""
+
+    def __init__(self, job: Job) -> None:
+        torch.set_num_threads(1)
+        self._decode = Decode(job)
+        self._embed = Embed(job)
+
+    def __call__(self, todo: pa.Table) -> Iterator[pa.Table]:
+        """A block of sources -> batches of rows of the table."""
+        return map(self._embed, self._decode(todo))
+
+
+def _binary_field(name: str, feature: Feature) -> pa.Field:
+    return pa.field(f"_{name}", pa.binary(_width(feature)))
+
+
+def _width(feature: Feature) -> int:
+    return int(np.prod(feature.shape, dtype=int)) * np.dtype(feature.dtype).itemsize
+
+
+def _to_binary(results: list[Decoded | Reject], name: str, feature: Feature) -> pa.Array:
+    """One feature of a batch as fixed-size binary; zeros where there is none."""
+    width = _width(feature)
+    buffer = bytearray(width * len(results))
+    for k, result in enumerate(results):
+        if isinstance(result, Decoded):
+            buffer[k * width : (k + 1) * width] = result.features[name].tobytes()
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(results), [None, pa.py_buffer(buffer)])
+
+
+def _from_binary(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
+    chunk = column.combine_chunks()
+    chunk = chunk.chunk(0) if isinstance(chunk, pa.ChunkedArray) else chunk
+    width = _width(feature)
+    data = np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * width : (chunk.offset + len(chunk)) * width]
+    return data.view(feature.dtype).reshape(len(chunk), *feature.shape).copy()  # torch wants writable memory

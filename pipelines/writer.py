@@ -1,0 +1,177 @@
+"""From embedded blocks to commits. In: references to blocks of rows. Out: staged Lance fragments, committed every so often.
+
+The driver holds references only: workers write the fragments, coalesced to 64 MB or one commit interval, and hand back their
+metadata; the one committer commits it. What a retried task staged twice is committed once, by the copy that came back.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from lance.fragment import FragmentMetadata, write_fragments
+
+from pipelines.ledger import Ledger
+from pipelines.plan import Rejected
+from pipelines.rejects import Rejects
+from pipelines.report import Tally
+from pipelines.storage import lance_options
+
+COMMIT_INTERVAL_S = 30.0
+COMMIT_ITEMS = 100_000
+FRAGMENT_BYTES = 64 * 1024**2
+STAGING_TASKS = 4  # at most at once: back-pressure on the blocks waiting to be written
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What one staging task has written, and what the driver must do when it commits it."""
+
+    modality: str
+    fragments: list[str]  # Lance fragment metadata as JSON
+    embedded: int
+    bytes_embedded: int
+    replaced: list[str]  # source ids whose older rows go
+    cleared: list[str]  # source ids whose rejects go
+    rejected: list[Rejected]
+
+
+@ray.remote(num_cpus=0)
+def stage(uri: str, schema: pa.Schema, modality: str, *blocks: pa.Table) -> Staged:
+    """Write the good rows of some blocks as fragments of a table, without committing them."""
+    rows = pa.concat_tables(blocks)
+    good = rows.filter(pc.is_null(rows["_reject_stage"]))
+    bad = rows.filter(pc.is_valid(rows["_reject_stage"]))
+    columns = [good[f.name] if f.name in good.column_names else pa.nulls(good.num_rows, f.type) for f in schema]
+    items = pa.table(columns, names=schema.names).cast(schema)
+    fragments = []
+    if items.num_rows:
+        fragments = write_fragments(
+            items, uri, schema=schema, mode="append", data_storage_version="2.2", storage_options=lance_options(uri)
+        )
+    return Staged(
+        modality=modality,
+        fragments=[json.dumps(f.to_json()) for f in fragments],
+        embedded=good.num_rows,
+        bytes_embedded=pc.sum(good["size_bytes"]).as_py() or 0,
+        replaced=rows.filter(rows["_replaces"])["source_id"].to_pylist(),
+        cleared=good.filter(good["_was_rejected"])["source_id"].to_pylist(),
+        rejected=[
+            Rejected(
+                source_id=r["source_id"],
+                uri=r["uri"],
+                modality=modality,
+                version=r["version"],
+                stage=r["_reject_stage"],
+                error_type=r["_reject_type"],
+                message=r["_reject_message"],
+                expected=r["_reject_expected"],
+            )
+            for r in bad.to_pylist()
+        ],
+    )
+
+
+@dataclass
+class _Pending:
+    """What is staged but not committed."""
+
+    fragments: list[FragmentMetadata] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    embedded: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+
+class Writer:
+    """The driver's end of the pipeline: stages blocks through workers and commits them; the tally counts what is committed."""
+
+    def __init__(self, ledger: Ledger, rejects: Rejects, corpus: str, tally: Tally) -> None:
+        self._ledger = ledger
+        self._rejects = rejects
+        self._corpus = corpus
+        self._tally = tally
+        self._blocks: list[Any] = []
+        self._bytes = 0
+        self._since = time.monotonic()
+        self._modality = ""
+        self._staging: list[Any] = []
+        self._pending = _Pending()
+
+    def add(self, modality: str, block: Any, size_bytes: int) -> None:
+        """Take a reference to a block of rows."""
+        if modality != self._modality:
+            self._stage_blocks()
+            self._modality = modality
+        self._blocks.append(block)
+        self._bytes += size_bytes
+        self.tick()
+
+    def tick(self) -> None:
+        """Stage and commit what is due; called often."""
+        if self._bytes >= FRAGMENT_BYTES or time.monotonic() - self._since >= COMMIT_INTERVAL_S:
+            self._stage_blocks()
+        self._collect(wait=len(self._staging) > STAGING_TASKS)
+        if self._pending.embedded >= COMMIT_ITEMS or time.monotonic() - self._pending.since >= COMMIT_INTERVAL_S:
+            self._commit()
+
+    def reject(self, rejected: Sequence[Rejected], stale: Sequence[str]) -> None:
+        """Take rejects and stale rejects that the plan found; they are written with the next commit."""
+        self._pending.rejected += rejected
+        self._pending.cleared += stale
+
+    def finish(self) -> None:
+        """Stage and commit all that is left."""
+        self._stage_blocks()
+        while self._staging:
+            self._collect(wait=True)
+        self._commit()
+
+    def save(self) -> None:
+        """Commit what workers have staged so far and give up the rest: a clean stop."""
+        self._collect(wait=False)
+        self._commit()
+
+    def _stage_blocks(self) -> None:
+        if self._blocks:
+            assert self._ledger.dataset is not None, "the ledger was not prepared"
+            self._staging.append(stage.remote(self._ledger.uri, self._ledger.dataset.schema, self._modality, *self._blocks))
+        self._blocks, self._bytes, self._since = [], 0, time.monotonic()
+
+    def _collect(self, wait: bool) -> None:
+        if not self._staging:
+            return
+        done, self._staging = ray.wait(self._staging, num_returns=len(self._staging), timeout=0)
+        if wait and not done:
+            done, self._staging = ray.wait(self._staging, num_returns=1)
+        for staged in ray.get(done):
+            self._pending.fragments += [FragmentMetadata.from_json(f) for f in staged.fragments]
+            self._pending.replaced += staged.replaced
+            self._pending.cleared += staged.cleared
+            self._pending.rejected += staged.rejected
+            self._pending.embedded += staged.embedded
+            self._tally.bytes_embedded += staged.bytes_embedded
+            self._tally.of(staged.modality)["embedded"] += staged.embedded
+
+    def _commit(self) -> None:
+        """Items first: they are the truth, and what the crash between the two leaves behind is a stale or missing reject."""
+        pending, self._pending = self._pending, _Pending()
+        if pending.fragments or pending.replaced:
+            self._ledger.commit(pending.fragments, pending.replaced)
+        self._rejects.write(pending.rejected, self._corpus)
+        self._rejects.clear(pending.cleared)
+        tally = self._tally
+        tally.embedded += pending.embedded
+        tally.items_written += sum(f.physical_rows for f in pending.fragments)
+        tally.rejected += len(pending.rejected)
+        tally.rejects.update(r.error_type for r in pending.rejected)
+        tally.unexpected.update(r.error_type for r in pending.rejected if not r.expected)
+        for reject in pending.rejected:
+            tally.of(reject.modality or "unknown")["rejected"] += 1
