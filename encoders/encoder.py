@@ -25,6 +25,8 @@ from encoders.weights import Weights
 
 ENTRY_POINT_GROUP = "bindery.encoders"
 
+Augment = Callable[[Mapping[str, torch.Tensor], torch.Generator], dict[str, torch.Tensor]]
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -47,6 +49,7 @@ class Encoder:
         decode: media -> a decoded object (idempotent: a decoded object comes back as it is). Raises MediaError.
         preprocess: media or a decoded object -> {feature: array}. Raises MediaError.
         describe: a decoded object -> Facts for the table; called after `preprocess`.
+        augment: what training may do to a batch of its features (encoders/training/augment.py); None: nothing.
         build_tower: () -> an untrained tower: (features, batched) -> (B, D), not normalised.
         weights: where the trained weights lie; None for an untrained encoder.
         fingerprint: 32 hex digits over canonical float32 weights, architecture and settings; "" if untrained.
@@ -63,6 +66,7 @@ class Encoder:
     preprocess: Callable[[Media], dict[str, np.ndarray]]
     describe: Callable[[Any], Facts]
     build_tower: Callable[[], nn.Module]
+    augment: Augment | None = None
     weights: Weights | None = None
     fingerprint: str = ""
     logit_scale: float = 1 / 0.07

@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-NOT_VERBS = ("__main__", "config")
+NOT_VERBS = ("__main__", "config", "trainer")
 
 
 def verbs() -> list[str]:

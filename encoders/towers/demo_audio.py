@@ -14,6 +14,7 @@ from encoders.blocks import ConvStem, TokenTower
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.audio import decode_audio, describe_audio
 from encoders.media.types import Media
+from encoders.training.augment import roll_time_and_pitch
 
 DIM = 128
 RATE_HZ = 16_000
@@ -81,4 +82,5 @@ def demo_audio() -> Encoder:
         preprocess=preprocess,
         describe=describe_audio,
         build_tower=DemoAudioTower,
+        augment=roll_time_and_pitch,
     )

@@ -12,6 +12,7 @@ from encoders.blocks import ConvStem, PixelScale, TokenTower
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.depth import METRES_PER_UNIT, DepthMap, decode_depth, describe_depth
 from encoders.media.types import Media
+from encoders.training.augment import flip_and_shift
 
 DIM = 128
 SIDE = 64  # pixels
@@ -68,4 +69,5 @@ def demo_depth(metres_per_unit: float = METRES_PER_UNIT) -> Encoder:
         preprocess=LogDepth(metres_per_unit),
         describe=describe_depth,
         build_tower=DemoDepthTower,
+        augment=flip_and_shift,
     )

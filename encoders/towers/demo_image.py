@@ -13,6 +13,7 @@ from encoders.blocks import ConvStem, PixelScale, TokenTower
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.image import centre_square, decode_image, describe_image
 from encoders.media.types import Media
+from encoders.training.augment import flip_and_shift
 
 DIM = 128
 SIDE = 64  # pixels
@@ -56,4 +57,5 @@ def demo_image() -> Encoder:
         preprocess=preprocess,
         describe=describe_image,
         build_tower=DemoImageTower,
+        augment=flip_and_shift,
     )

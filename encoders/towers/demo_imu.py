@@ -9,6 +9,7 @@ from encoders.blocks import SeriesStem, TokenTower
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.imu import STANDARD_GRAVITY_MPS2, decode_imu, describe_imu
 from encoders.media.types import Media
+from encoders.training.augment import roll_time
 
 DIM = 128
 RATE_HZ = 100.0
@@ -47,4 +48,5 @@ def demo_imu() -> Encoder:
         preprocess=preprocess,
         describe=describe_imu,
         build_tower=DemoImuTower,
+        augment=roll_time,
     )

@@ -9,6 +9,7 @@ from encoders.blocks import ConvStem, PixelScale, TokenTower
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.thermal import ThermalFrame, decode_thermal, describe_thermal
 from encoders.media.types import Media
+from encoders.training.augment import flip_and_shift
 
 DIM = 128
 SIDE = 64  # pixels
@@ -57,4 +58,5 @@ def demo_thermal() -> Encoder:
         preprocess=preprocess,
         describe=describe_thermal,
         build_tower=DemoThermalTower,
+        augment=flip_and_shift,
     )
