@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -67,7 +67,7 @@ def run_job(
     """
     parser = _parser(config_class, job.__module__, positional)
     try:
-        arguments = parser.parse_args(argv)
+        arguments = parser.parse_args([_flag(word) for word in (sys.argv[1:] if argv is None else argv)])
     except SystemExit as stop:  # argparse has printed what is wrong
         return BAD_INPUT if stop.code else DONE
     try:
@@ -94,12 +94,19 @@ def run_job(
 def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> ArgumentParser:
     verb = module.rpartition(".")[2] if module != "__main__" else sys.argv[0].rpartition("/")[2].removesuffix(".py")
     parser = ArgumentParser(prog=f"bindery {verb}", description=(config_class.__doc__ or "").partition("\n")[0])
+    optional = {f.name for f in fields(config_class) if f.default is not MISSING}
     for name in positional:
-        parser.add_argument(name, type=str, help=_help(config_class, name))
+        parser.add_argument(name, type=str, nargs="?" if name in optional else None, help=_help(config_class, name))
     parser.add_class_arguments(config_class, skip=set(positional))
     parser.add_argument("--config", action="config", help="a YAML file with the same names; flags win over it")
     parser.add_argument("--report", type=str | None, default=None, help="also write the JSON report to this path or URI")
     return parser
+
+
+def _flag(word: str) -> str:
+    """`--item-id=x` -> `--item_id=x`: flags are written with dashes, fields with underscores."""
+    name, equals, value = word.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word
 
 
 def _help(config_class: type[Any], name: str) -> str:

@@ -30,9 +30,8 @@ def compass(logit_scale: float) -> Space:
 
     def encoder(modality: str, preprocess: Callable[[Any], dict[str, np.ndarray]]) -> Encoder:
         features = {"point": Feature("float32", (2,))}
-        return Encoder(
-            "test", modality, 2, {}, features, lambda m: m, preprocess, lambda d: Facts(), PassOn, None, "", logit_scale
-        )
+        kept = {"decode": lambda m: m, "describe": lambda d: Facts(), "build_tower": PassOn}
+        return Encoder("test", modality, 2, {}, features, preprocess=preprocess, logit_scale=logit_scale, **kept)
 
     return Space(
         "compass",

@@ -1,0 +1,86 @@
+"""A small table to search, made by the real parts with untrained towers. In: a folder. Out: a space, media files, a table."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import soundfile
+import torch
+from PIL import Image
+
+from encoders.encoder import build_encoder, seeded_tower
+from encoders.space import Space, space_fingerprint, trained
+from pipelines.identity import item_id, source_id
+from pipelines.storage import lance_options
+from pipelines.table import VECTOR, create_table, item_schema, table_uri
+
+WORDS = ("a", "photo", "of", "dog", "cat", "bell", "barking", "sea", "rain")
+OWN = pa.schema([pa.field("thing", pa.string()), pa.field("score", pa.float64())])
+MODALITIES = ("image", "text", "audio", "imu")
+
+
+def make_space(folder: Path, seed: int = 0) -> Space:
+    """The demo towers with random weights, saved and loaded; another seed is another space."""
+    encoders = {}
+    for modality in MODALITIES:
+        encoder = build_encoder(f"demo/{modality}", {"vocabulary": list(WORDS)} if modality == "text" else {})
+        encoders[modality] = trained(encoder, seeded_tower(encoder, seed), 10.0, {}, torch.float32)
+    space = Space("toy", 128, space_fingerprint(encoders["image"].fingerprint, 128), "CC0-1.0", encoders)
+    return space.save(folder / f"space-{seed}")
+
+
+def make_media(folder: Path, count: int) -> list[tuple[str, Path]]:
+    """`count` pictures, texts, sounds and traces as files: (modality, path)."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    made: list[tuple[str, Path]] = []
+    for n in range(count):
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(folder / f"{n}.png")
+        (folder / f"{n}.txt").write_text(" ".join(rng.choice(WORDS, 4)))
+        soundfile.write(folder / f"{n}.wav", rng.uniform(-0.5, 0.5, 8000), 16_000)
+        np.save(folder / f"{n}.npy", rng.normal(size=(300, 6)).astype(np.float32))
+        made += list(zip(MODALITIES, (folder / f"{n}.{kind}" for kind in ("png", "txt", "wav", "npy")), strict=True))
+    return made
+
+
+def rows_of(space: Space, media: list[tuple[str, Path]]) -> pa.Table:
+    """The table's rows of these media."""
+    rows = [_row(space, modality, path, n) for n, (modality, path) in enumerate(media)]
+    return pa.Table.from_pylist(rows, schema=item_schema(space, OWN))
+
+
+def write_table(db: Path | str, rows: pa.Table, table: str = "media") -> None:
+    """Make the table, or append to it."""
+    uri = table_uri(str(db), table)
+    if lance_options(uri) or not Path(uri).exists():
+        create_table(uri, rows.schema)
+    if rows.num_rows:
+        lance.write_dataset(rows, uri, mode="append", storage_options=lance_options(uri))
+
+
+def _row(space: Space, modality: str, path: Path, number: int) -> dict[str, Any]:
+    encoder = space.encoder(modality)
+    facts = encoder.describe(encoder.decode(path))
+    own = {"thing": WORDS[number % len(WORDS)], "score": number / 10}
+    return {
+        "item_id": item_id(str(path), modality),
+        "source_id": source_id(str(path), modality),
+        "uri": str(path),
+        "modality": modality,
+        "corpus": str(path.parent),
+        "version": "1",
+        "recipe": "0" * 32,
+        "segment_count": 1,
+        "size_bytes": path.stat().st_size,
+        **vars(facts),
+        VECTOR: space.embed(modality, [path])[0],
+        "encoder": encoder.fingerprint,
+        "embedded_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "run_id": "test",
+        **own,
+    }
