@@ -21,7 +21,8 @@ import torchaudio.transforms
 from encoders.errors import DecodeError, TooLargeError
 from encoders.media.containers import open_container
 from encoders.media.previews import PLOT_SIZE, wave_preview
-from encoders.media.types import Facts, Media, open_media, read_media
+from encoders.media.sniff import HEAD_BYTES, sniff
+from encoders.media.types import Facts, Media, read_head, read_media
 
 MAX_DURATION_S = 24 * 3600.0
 MAX_CHANNELS = 64
@@ -45,14 +46,6 @@ _SOUNDFILE_MAGIC = (
     b".snd",
     b"caff",
 )
-_MIME = {
-    "WAV": "audio/wav",
-    "WAVEX": "audio/wav",
-    "RF64": "audio/wav",
-    "FLAC": "audio/flac",
-    "OGG": "audio/ogg",
-    "MP3": "audio/mpeg",
-}
 
 Read = Callable[[int, int], np.ndarray]  # (first, end) in samples -> float32 (C, S), S less than asked for at the end
 
@@ -116,14 +109,15 @@ def decode_audio(media: Media) -> Sound:
         return _from_array(np.asarray(media[0]), int(media[1]))
     if isinstance(media, np.ndarray):
         raise DecodeError("a waveform needs its rate: pass (waveform, sample_rate_hz)")
-    head = _head(media)
+    head = read_head(media, HEAD_BYTES)
+    mime = sniff(head, "").mime
     if head.startswith(_SOUNDFILE_MAGIC) and head[8:12] != b"AVI ":
         data = read_media(media)
         try:
-            return _from_soundfile(data)
+            return _from_soundfile(data, mime)
         except soundfile.LibsndfileError:  # a WAV of a rare codec, an OGG of video: FFmpeg may know it
-            return _from_container(data)
-    return _from_container(media)
+            return _from_container(data, mime)
+    return _from_container(media, mime)
 
 
 def describe_audio(sound: Sound) -> Facts:
@@ -143,16 +137,6 @@ def resample(wave_CS: np.ndarray, rate_hz: int, new_rate_hz: int) -> np.ndarray:
 @cache
 def _resampler(rate_hz: int, new_rate_hz: int) -> torch.nn.Module:
     return torchaudio.transforms.Resample(rate_hz, new_rate_hz)  # type: ignore[no-any-return]
-
-
-def _head(media: Media) -> bytes:
-    file = open_media(media)
-    head = file.read(16)
-    if file is media:
-        file.seek(0)
-    else:
-        file.close()
-    return head
 
 
 def _envelope(sound: Sound, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -189,9 +173,9 @@ def _to_float(wave: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(wave, np.float32)
 
 
-def _from_soundfile(data: bytes) -> Sound:
+def _from_soundfile(data: bytes, mime: str | None) -> Sound:
     with soundfile.SoundFile(io.BytesIO(data)) as file:
-        return Sound(partial(_read_soundfile, data), file.samplerate, file.frames, _MIME.get(file.format, "audio/basic"))
+        return Sound(partial(_read_soundfile, data), file.samplerate, file.frames, mime)
 
 
 def _read_soundfile(data: bytes, first: int, end: int) -> np.ndarray:
@@ -203,12 +187,11 @@ def _read_soundfile(data: bytes, first: int, end: int) -> np.ndarray:
         raise DecodeError(f"the sound is damaged: {error}; write the file again") from error
 
 
-def _from_container(media: Media) -> Sound:
+def _from_container(media: Media, mime: str | None) -> Sound:
     with open_container(media) as container:
         stream = _audio_stream(container)
         rate_hz = stream.codec_context.sample_rate
         seconds = _duration_s(container, stream)
-        mime = {"aac": "audio/aac", "matroska,webm": "audio/webm"}.get(container.format.name, "audio/mp4")
         if not rate_hz:
             raise DecodeError("the sound has no rate: the file is damaged; write it again")
     return Sound(partial(_read_container, media, rate_hz), rate_hz, round(seconds * rate_hz), mime)

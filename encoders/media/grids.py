@@ -63,8 +63,7 @@ def square(values: np.ndarray, side: int) -> np.ndarray:
     if known.all():
         return total
     share = _averaged(known.astype(np.float32), side)
-    total[share < SMALLEST_SHARE] = np.nan
-    return total / np.maximum(share, SMALLEST_SHARE)  # type: ignore[no-any-return]
+    return np.where(share < SMALLEST_SHARE, np.nan, total / np.maximum(share, SMALLEST_SHARE)).astype(np.float32)
 
 
 def _averaged(values: np.ndarray, side: int) -> np.ndarray:

@@ -77,6 +77,18 @@ def read_media(media: bytes | Path | URI | BinaryIO, max_bytes: int = MAX_BYTES)
     return data
 
 
+def read_head(media: bytes | Path | URI | BinaryIO, count: int) -> bytes:
+    """The first `count` bytes of the medium, or all of a shorter one; an open file is left at its start."""
+    file = open_media(media)
+    file.seek(0)
+    head = file.read(count)
+    if file is media:
+        file.seek(0)
+    else:
+        file.close()
+    return head
+
+
 def mime_of(name: str) -> str | None:
     """The MIME type that a file name's extension promises, if any."""
     return mimetypes.guess_type(name)[0]

@@ -18,7 +18,8 @@ from PIL import Image
 from encoders.errors import DecodeError, TooLargeError
 from encoders.media.containers import open_container
 from encoders.media.previews import LONGEST_SIDE, picture_preview
-from encoders.media.types import Facts, Media
+from encoders.media.sniff import HEAD_BYTES, sniff
+from encoders.media.types import Facts, Media, read_head
 
 MAX_PIXELS = 8192 * 8192  # of one frame
 MAX_DURATION_S = 24 * 3600.0
@@ -40,12 +41,12 @@ class Clip:
     def __init__(self, media: Media) -> None:
         self._media = media
         self._poster: np.ndarray | None = None
+        self.mime = sniff(read_head(media, HEAD_BYTES), "").mime
         with open_container(media) as container:
             stream = _video_stream(container)
             self._rotation = _rotation(container, stream)
             width, height = stream.codec_context.width, stream.codec_context.height
             self.width, self.height = (height, width) if self._rotation % 180 else (width, height)
-            self.mime: str | None = _mime(container)
             self.rate_hz = float(stream.average_rate or stream.guessed_rate or ARRAY_RATE_HZ)
             self.duration_s = _duration_s(container, stream)
         if width * height > MAX_PIXELS:
@@ -201,9 +202,3 @@ def _duration_s(container: av.container.InputContainer, stream: av.video.VideoSt
     container.seek(0)
     last = max((p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None), default=0)
     return float((last - (stream.start_time or 0)) * stream.time_base) if stream.time_base else 0.0
-
-
-def _mime(container: av.container.InputContainer) -> str:
-    names = container.format.name
-    kinds = {"mp4": "video/mp4", "webm": "video/webm", "avi": "video/x-msvideo", "mpegts": "video/mp2t"}
-    return next((mime for kind, mime in kinds.items() if kind in names.split(",")), f"video/x-{names.split(',')[0]}")

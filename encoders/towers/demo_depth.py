@@ -16,12 +16,12 @@ from encoders.training.augment import flip_and_shift
 
 DIM = 128
 SIDE = 64  # pixels
-NEAREST_M, FARTHEST_M = 0.25, 64.0  # grey 1 and 255, eight octaves between; nearer and farther are clipped; 0 is unknown
+NEAREST_M, FARTHEST_M = 0.3, 30.0  # grey 1 and 255; nearer and farther are clipped; 0 is unknown
 WIDTH, DEPTH, STEM = 128, 2, (32, 64, 128)
 
 
 def log_depth(depth: DepthMap) -> np.ndarray:
-    """uint8 (1, 64, 64): 0 where nothing was measured, else 1 + 254 * log(metres / 0.25) / log(256)."""
+    """uint8 (1, 64, 64): 0 where nothing was measured, else 1 + 254 * log(metres / 0.3) / log(100)."""
     metres = depth.square(SIDE)
     known = np.isfinite(metres)
     octaves = np.log2(np.clip(metres, NEAREST_M, FARTHEST_M, where=known, out=np.full_like(metres, NEAREST_M)) / NEAREST_M)
