@@ -58,6 +58,11 @@ once() {  # STAMP COMMAND...: runs the command unless it has succeeded before (`
 # ---- the cluster's identity: an existing one keeps its monitor port
 [ -f "$D/params" ] || printf 'MON_PORT=%q\nFSID=%q\n' "$MON_PORT" "$(cat /proc/sys/kernel/random/uuid)" >"$D/params"
 . "$D/params"
+if [ -n "${WATCH_PID:-}" ]; then  # from before the first daemon, so that a start that is itself killed leaves nothing either
+  watch() { while running "$WATCH_PID" && [ -f "$D/params" ]; do sleep 1; done; DATA_DIR=$D WIPE=1 "$HERE/stop.sh"; }
+  export -f watch running state
+  D=$D HERE=$HERE WATCH_PID=$WATCH_PID setsid bash -c watch </dev/null >/dev/null 2>&1 9>&- &
+fi
 for name in mon osd rgw; do  # what a kill -9 has left holds ports and locks for a moment
   pid=$(pid_of "$name") && [ -n "$pid" ] && ! running "$pid" && { wait_ended "$pid" 10 || true; }
 done
@@ -169,9 +174,4 @@ export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
 export AWS_REQUEST_CHECKSUM_CALCULATION=when_required AWS_RESPONSE_CHECKSUM_VALIDATION=when_required
 ENV
 
-if [ -n "${WATCH_PID:-}" ]; then
-  watch() { while running "$WATCH_PID" && alive rgw; do sleep 1; done; running "$WATCH_PID" || DATA_DIR=$D WIPE=1 "$HERE/stop.sh"; }
-  export -f watch running state alive ours pid_of; export D C HERE WATCH_PID
-  setsid bash -c watch </dev/null >/dev/null 2>&1 9>&- &
-fi
 echo "ready http://127.0.0.1:$PORT  (credentials: $D/env.sh)"
