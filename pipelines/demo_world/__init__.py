@@ -1,0 +1,43 @@
+"""A small generated world in seven modalities, for people and tests with no data. In: seeds. Out: scenes, media, corpora."""
+
+from pipelines.demo_world.inertia import imu
+from pipelines.demo_world.picture import depth_mm, image, thermal_ck, video
+from pipelines.demo_world.scene import (
+    CAPTION_OPENINGS,
+    CAPTION_WORDS,
+    COLOURS,
+    MOTION_WORDS,
+    MOTIONS,
+    PLACE_WORDS,
+    PLACES,
+    THING_WORDS,
+    THINGS,
+    Scene,
+    caption,
+    grid,
+    scene,
+)
+from pipelines.demo_world.sound import ambience, audio
+
+__all__ = [
+    "CAPTION_OPENINGS",
+    "CAPTION_WORDS",
+    "COLOURS",
+    "MOTIONS",
+    "MOTION_WORDS",
+    "PLACES",
+    "PLACE_WORDS",
+    "THINGS",
+    "THING_WORDS",
+    "Scene",
+    "ambience",
+    "audio",
+    "caption",
+    "depth_mm",
+    "grid",
+    "image",
+    "imu",
+    "scene",
+    "thermal_ck",
+    "video",
+]

@@ -1,0 +1,191 @@
+"""Pictures of a scene: colour, depth, heat, moving. In: a scene. Out: arrays of 128 x 128 pixels.
+
+All of them are views of one stage: the place as backdrop, the thing as a sprite at some size, place, angle and time of its
+motion. Drawn at twice the size and averaged down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from pipelines.demo_world import marks
+from pipelines.demo_world.animals import ANIMALS
+from pipelines.demo_world.canvas import COLD_K, FAR_M, HOT_K, NEAR_M, RGB, Backdrop, Layers, Sprite, depth_level
+from pipelines.demo_world.motion import PERIOD_S, Pose, pose
+from pipelines.demo_world.objects import OBJECTS
+from pipelines.demo_world.places import BACKDROPS, fall
+from pipelines.demo_world.scene import Scene, Stream, random_numbers
+
+SIDE_PX = 128
+DRAWN_PX = 2 * SIDE_PX
+FRAMES, DURATION_S = 8, 2.0
+FRAMES_PER_S = 4
+HORIZON = (0.45, 0.62)  # share of the picture's height
+GHOSTS = ((-0.3, 0.2), (-0.2, 0.3), (-0.1, 0.45))  # when, in periods of the motion, and how opaque
+BRIGHTNESS = (0.85, 1.12)
+IMAGE_NOISE = 4.0  # standard deviation, in 8-bit steps; depth and heat likewise
+DEPTH_NOISE, HEAT_NOISE, HEAT_OFFSET = 5.0, 6.0, 10.0
+HEAT_BLUR_PX = 2.4
+
+THING_PAINTERS = ANIMALS | OBJECTS
+COLOUR_RGB: dict[str, RGB] = {
+    "red": (214, 40, 40),
+    "orange": (240, 140, 30),
+    "yellow": (240, 215, 50),
+    "green": (60, 160, 60),
+    "blue": (45, 90, 210),
+    "purple": (135, 60, 170),
+    "pink": (245, 130, 180),
+    "brown": (125, 80, 45),
+}
+SURFACE_K = {
+    "bell": 285,
+    "drum": 290,
+    "bird": 322,
+    "cricket": 295,
+    "frog": 292,
+    "clock": 288,
+    "ambulance": 310,
+    "helicopter": 315,
+    "train": 325,
+    "car": 312,
+    "bee": 305,
+    "cat": 324,
+    "dog": 323,
+    "cow": 326,
+    "duck": 318,
+    "owl": 320,
+    "phone": 300,
+    "guitar": 286,
+    "kettle": 335,
+    "campfire": 350,
+    "ship": 300,
+    "rocket": 340,
+    "robot": 305,
+    "snake": 290,
+}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """How the thing is in the picture; sizes and places as shares of its side."""
+
+    size: float
+    x: float
+    y: float
+    amplitude: float
+    phase: float
+    time_s: float
+    mirrored: bool
+
+
+def shot(scene: Scene) -> Shot:
+    """The shot of a scene."""
+    r = random_numbers(Stream.SHOT, scene.seed)
+    return Shot(
+        size=r.uniform(0.5, 0.8),
+        x=r.uniform(0.4, 0.6),
+        y=r.uniform(0.5, 0.62),
+        amplitude=r.uniform(0.85, 1.15),
+        phase=r.uniform(0, 2 * np.pi),
+        time_s=r.uniform(0, DURATION_S),
+        mirrored=bool(r.random() < 0.5),
+    )
+
+
+class Stage:
+    """A scene, set up once; `at` looks at it at a time."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.shot = shot(scene)
+        r = random_numbers(Stream.DRAWING, scene.seed)
+        backdrop = Backdrop(DRAWN_PX, r)
+        BACKDROPS[scene.place](backdrop, r.uniform(*HORIZON))
+        self.backdrop = backdrop.layers
+        red, green, blue = (int(np.clip(v + r.integers(-18, 19), 0, 255)) for v in COLOUR_RGB[scene.colour])
+        kelvin = SURFACE_K[scene.thing] + r.uniform(-5, 5)
+        self.sprite = Sprite(round(self.shot.size * DRAWN_PX), (red, green, blue), kelvin, r)
+        THING_PAINTERS[scene.thing](self.sprite)
+        if self.shot.mirrored:
+            self.sprite.mirror()
+        self.level = depth_level(12.0 - 13.0 * (self.shot.size - 0.45) + r.uniform(-0.6, 0.6))  # larger is nearer
+
+    def at(self, time_s: float) -> Layers:
+        """The scene at a time, `DRAWN_PX` wide."""
+        layers, shot = self.backdrop.copy(), self.shot
+        motion = self.scene.motion
+        now = pose(motion, time_s, shot.amplitude, shot.phase)
+        if motion == "swinging":
+            end = ((shot.x + now.right) * DRAWN_PX, (shot.y + now.down) * DRAWN_PX)
+            marks.string(layers.colour, layers.depth, self.level, (shot.x * DRAWN_PX, 0), end)
+        for periods, opacity in GHOSTS if motion != "still" else ():
+            then = pose(motion, time_s + periods * PERIOD_S[motion], shot.amplitude, shot.phase)
+            self._paste(layers, then, opacity)
+        self._paste(layers, now)
+        if motion in marks.MARKS:
+            spot = marks.Spot(shot.x * DRAWN_PX, shot.y * DRAWN_PX, shot.size * DRAWN_PX / 2, shot.mirrored)
+            marks.MARKS[motion](marks.Marker(layers.colour), spot)
+        fall(self.scene.place, layers.colour, time_s, random_numbers(Stream.WEATHER, self.scene.seed))
+        return layers
+
+    def _paste(self, layers: Layers, pose: Pose, opacity: float = 1.0) -> None:
+        """Put the thing into the picture; a ghost (opacity below 1) leaves warmth but is at no distance."""
+        colour, heat, mask = self.sprite.colour, self.sprite.heat, self.sprite.mask
+        if pose.turn_deg:
+            smooth = Image.Resampling.BILINEAR
+            colour, heat, mask = (layer.rotate(pose.turn_deg, smooth) for layer in (colour, heat, mask))
+        if opacity < 1:
+            mask = mask.point([int(opacity * v) for v in range(256)])
+        x = int((self.shot.x + pose.right) * DRAWN_PX - mask.width / 2)
+        y = int((self.shot.y + pose.down) * DRAWN_PX - mask.height / 2)
+        layers.colour.paste(colour, (x, y), mask)
+        layers.heat.paste(heat, (x, y), mask)
+        if opacity == 1:
+            layers.depth.paste(self.level, (x, y, x + mask.width, y + mask.height), mask)
+
+
+def _photograph(stage: Stage, time_s: float, n: int = 0) -> npt.NDArray[np.uint8]:
+    """(128, 128, 3) uint8: the stage at a time, with the light of its scene and the noise of frame n."""
+    picture = np.asarray(stage.at(time_s).colour.reduce(2), np.float32)
+    light = random_numbers(Stream.IMAGE_NOISE, stage.scene.seed).uniform(*BRIGHTNESS)
+    noise = random_numbers(Stream.IMAGE_NOISE, stage.scene.seed, 1 + n).standard_normal(picture.shape, dtype=np.float32)
+    return np.clip(picture * np.float32(light) + np.float32(IMAGE_NOISE) * noise, 0, 255).astype(np.uint8)
+
+
+def image(scene: Scene) -> npt.NDArray[np.uint8]:
+    """A picture of the scene: (128, 128, 3) uint8, RGB."""
+    stage = Stage(scene)
+    return _photograph(stage, stage.shot.time_s)
+
+
+def video(scene: Scene) -> npt.NDArray[np.uint8]:
+    """The scene moving: (8, 128, 128, 3) uint8, RGB, 4 frames a second."""
+    stage = Stage(scene)
+    return np.stack([_photograph(stage, n / FRAMES_PER_S, n) for n in range(FRAMES)])
+
+
+def depth_mm(scene: Scene) -> npt.NDArray[np.uint16]:
+    """How far everything in the picture is: (128, 128) uint16, millimetres, 500 (near) to 20000 (the sky)."""
+    stage = Stage(scene)
+    level = np.asarray(stage.at(stage.shot.time_s).depth.reduce(2), np.float32)
+    noise = random_numbers(Stream.DEPTH_NOISE, scene.seed).standard_normal(level.shape, dtype=np.float32)
+    share = np.clip(level + np.float32(DEPTH_NOISE) * noise, 0, 255) / np.float32(255)
+    millimetres: npt.NDArray[np.uint16] = np.rint(1000 * (NEAR_M + (FAR_M - NEAR_M) * share)).astype(np.uint16)
+    return millimetres
+
+
+def thermal_ck(scene: Scene) -> npt.NDArray[np.uint16]:
+    """How warm everything in the picture is: (128, 128) uint16, centikelvin (0.01 K), 25000 to 35000."""
+    stage = Stage(scene)
+    heat = stage.at(stage.shot.time_s).heat.reduce(2).filter(ImageFilter.GaussianBlur(HEAT_BLUR_PX))
+    r = random_numbers(Stream.THERMAL_NOISE, scene.seed)
+    noise = np.float32(HEAT_NOISE) * r.standard_normal((SIDE_PX, SIDE_PX), dtype=np.float32)
+    level = np.asarray(heat, np.float32) + noise + np.float32(r.uniform(-HEAT_OFFSET, HEAT_OFFSET))
+    share = np.clip(level, 0, 255) / np.float32(255)
+    centikelvin: npt.NDArray[np.uint16] = np.rint(100 * (COLD_K + (HOT_K - COLD_K) * share)).astype(np.uint16)
+    return centikelvin
