@@ -27,15 +27,10 @@ def open_container(media: Media) -> Iterator[av.container.InputContainer]:
     Raises:
         DecodeError: FFmpeg knows no such container, or it is damaged.
     """
-    file = open_media(media)
-    file.seek(0)
-    try:
+    with open_media(media) as file:
         try:
             container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
         except av.error.FFmpegError as error:
             raise DecodeError(f"no readable audio or video container: {error.strerror}; write the file again") from error
         with container:
             yield container
-    finally:
-        if file is not media:
-            file.close()

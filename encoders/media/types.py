@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import mimetypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,24 +43,29 @@ class Facts:
     preview: bytes | None = None
 
 
-def open_media(media: bytes | Path | URI | BinaryIO) -> BinaryIO:
-    """A readable, seekable binary file over the medium.
+@contextmanager
+def open_media(media: bytes | Path | URI | BinaryIO) -> Iterator[BinaryIO]:
+    """A seekable binary file over the medium, at its start; closed at the end unless it came in open.
 
     Raises:
         TypeError: a plain `str`, which is always text, or an object of another kind.
     """
     if isinstance(media, bytes | bytearray | memoryview):
-        return io.BytesIO(media)
-    if isinstance(media, Path):
-        return media.open("rb")
-    if isinstance(media, URI):
-        return fsspec.open(media.uri, "rb").open()  # type: ignore[no-any-return]
-    if hasattr(media, "read") and hasattr(media, "seek"):
-        return media
-    raise TypeError(
-        f"cannot read media from {type(media).__name__} {str(media)[:80]!r}: pass bytes, a pathlib.Path, "
-        "encoders.URI('s3://...') or an open binary file (a plain str always means text)"
-    )
+        yield io.BytesIO(media)
+    elif isinstance(media, Path):
+        with media.open("rb") as file:
+            yield file
+    elif isinstance(media, URI):
+        with fsspec.open(media.uri, "rb") as file:
+            yield file
+    elif hasattr(media, "read") and hasattr(media, "seek"):
+        media.seek(0)
+        yield media
+    else:
+        raise TypeError(
+            f"cannot read media from {type(media).__name__} {str(media)[:80]!r}: pass bytes, a pathlib.Path, "
+            "encoders.URI('s3://...') or an open binary file (a plain str always means text)"
+        )
 
 
 def read_media(media: bytes | Path | URI | BinaryIO, max_bytes: int = MAX_BYTES) -> bytes:
@@ -68,8 +75,7 @@ def read_media(media: bytes | Path | URI | BinaryIO, max_bytes: int = MAX_BYTES)
         DecodeError: it is empty.
         TooLargeError: it is longer than `max_bytes`.
     """
-    with open_media(media) as file:
-        data = file.read(max_bytes + 1)
+    data = read_head(media, max_bytes + 1)
     if len(data) > max_bytes:
         raise TooLargeError(f"more than {max_bytes:,} bytes; split the file, or leave it out with --exclude")
     if not data:
@@ -78,15 +84,11 @@ def read_media(media: bytes | Path | URI | BinaryIO, max_bytes: int = MAX_BYTES)
 
 
 def read_head(media: bytes | Path | URI | BinaryIO, count: int) -> bytes:
-    """The first `count` bytes of the medium, or all of a shorter one; an open file is left at its start."""
-    file = open_media(media)
-    file.seek(0)
-    head = file.read(count)
-    if file is media:
-        file.seek(0)
-    else:
-        file.close()
-    return head
+    """The first `count` bytes of the medium, or all of a shorter one."""
+    if isinstance(media, bytes):
+        return media[:count]
+    with open_media(media) as file:
+        return file.read(count)
 
 
 def mime_of(name: str) -> str | None:

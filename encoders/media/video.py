@@ -173,12 +173,17 @@ def _frames_on_show(
 def _timed_frames(
     container: av.container.InputContainer, stream: av.video.VideoStream, frame_s: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Decoded frames with their time in seconds from the start of the stream."""
+    """Decoded frames with their time in seconds from the start of the stream; packets that are damaged are passed over."""
     origin = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
     time_s = -frame_s
-    for frame in container.decode(stream):
-        time_s = time_s + frame_s if frame.time is None else frame.time - origin
-        yield time_s, frame
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            continue
+        for frame in frames:
+            time_s = time_s + frame_s if frame.time is None else frame.time - origin
+            yield time_s, frame
 
 
 def _to_pts(stream: av.video.VideoStream, time_s: float) -> int:
