@@ -11,18 +11,17 @@ import ray
 
 def start_ray() -> None:
     """Join the cluster that RAY_ADDRESS (or `ray job submit`) names; with none, start Ray in this process. Idempotent."""
-    if ray.is_initialized():
-        return
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # our own progress speaks of items
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
-    else:  # "local": never a stale cluster that a killed head has left behind
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+    if not ray.is_initialized():
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(logging_level=logging.ERROR)
+        else:  # "local": never a stale cluster that a killed head has left behind
+            ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,14 @@ class Decoder:
     def decode(self, sources: Sequence[Source]) -> Iterator[Decoded | Reject]:
         """One result a source, in order, while later ones are still being decoded."""
         results: queue.Queue[Decoded | Reject | BaseException] = queue.Queue(maxsize=self._ahead)
-        threading.Thread(target=self._pump, args=(list(sources), results), name="decoder", daemon=True).start()
+        pump = threading.Thread(target=self._pump, args=(list(sources), results), name="decoder", daemon=True)
+        pump.start()
         for _ in sources:
             result = results.get()
             if isinstance(result, BaseException):
                 raise result
             yield result
+        pump.join()
 
     def close(self) -> None:
         """End the child."""
@@ -91,10 +93,13 @@ class Decoder:
                 self._pipe.send(pending)
                 done = 0
                 while done < len(pending):
-                    results.put(self._reply())
+                    reply = self._reply()
                     done += 1
-                    if self._child.poll() is not None or self._pipe.closed:
+                    died = self._pipe.closed or self._child.poll() is not None
+                    if died:
                         self._restart()
+                    results.put(reply)
+                    if died:
                         break
                 pending = pending[done:]
         except (OSError, EOFError) as error:

@@ -10,6 +10,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import BinaryIO
 
@@ -33,14 +34,10 @@ def main() -> None:
     torch.set_num_threads(1)
     encoder = load_space(space).encoder(modality)
     _limit_memory(int(memory_bytes))
-    with Connection(int(fd)) as pipe, ThreadPoolExecutor(READERS) as readers:
+    with Connection(int(fd)) as pipe, ThreadPoolExecutor(READERS) as readers, suppress(EOFError, BrokenPipeError):
         pipe.send("ready")
-        while True:
-            try:
-                sources = pipe.recv()
-            except EOFError:
-                return
-            for reply in _decode_all(encoder, sources, readers):
+        while True:  # until the owner closes its end
+            for reply in _decode_all(encoder, pipe.recv(), readers):
                 pipe.send(reply)
 
 
@@ -60,7 +57,7 @@ def _decode_all(encoder: Encoder, sources: list[Source], readers: ThreadPoolExec
             if not isinstance(medium, bytes):
                 medium.close()
         except Exception as error:  # noqa: BLE001 - the item boundary: a bad source costs itself, by type and message
-            yield Reject(stage, type(error).__name__, _message(error), isinstance(error, MediaError | OSError))
+            yield Reject(stage, type(error).__name__, _message(error), isinstance(error, MediaError | OSError | MemoryError))
             continue
         yield Decoded(features, facts if facts.mime else Facts(**{**vars(facts), "mime": mime_of(source.uri)}))
 

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,10 +120,21 @@ def embed(settings: EmbedSettings) -> EmbedReport:
         for _ in Planner(corpus, space, _stored(existing), rejects.known(settings.retry_rejects), tally).batches():
             pass
     else:
-        with Lease(db, settings.table, run_id) as lease, EmbedProgress() as progress:
+        with Lease(db, settings.table, run_id) as lease, EmbedProgress() as progress, _ray_errors():
             _run(settings, space, corpus, Ledger(uri, lease, run_id), rejects, report, progress)
     report.seconds = round(time.monotonic() - began, 3)
     return report
+
+
+@contextmanager
+def _ray_errors() -> Iterator[None]:
+    """Tell what the infrastructure did (try again) from what our code did wrong on a worker (a bug)."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error, OSError):
+            raise RuntimeError(f"a worker failed: {error}") from error  # never as the ValueError that it may be
+        raise OSError(f"Ray lost a worker or a node for good: {error}") from error
 
 
 def _run(

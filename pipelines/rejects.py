@@ -42,7 +42,9 @@ class Rejects:
         """Add or replace the rows of rejected sources."""
         if not rejected:
             return
-        dataset = open_table(self._uri) or create_table(self._uri, REJECT_COLUMNS)
+        dataset = open_table(self._uri)
+        if dataset is None:  # not `or`: an empty dataset is false
+            dataset = create_table(self._uri, REJECT_COLUMNS)
         attempts: dict[str, int] = {}
         for ids in in_slices([r.source_id for r in rejected]):
             old = dataset.to_table(columns=["source_id", "attempts"], filter=any_of(ids))

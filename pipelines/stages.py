@@ -136,7 +136,8 @@ class DecodeThenEmbed:
 
     def __call__(self, todo: pa.Table) -> Iterator[pa.Table]:
         """A block of sources -> batches of rows of the table."""
-        return map(self._embed, self._decode(todo))
+        for rows in self._decode(todo):
+            yield self._embed(rows)
 
 
 def _binary_field(name: str, feature: Feature) -> pa.Field:

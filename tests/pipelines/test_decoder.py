@@ -1,0 +1,108 @@
+"""Decoding that goes wrong costs the item it goes wrong on: real aborts, real endless loops, real allocations without end."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pipelines.decoder
+from pipelines.decoder import Decoded, Decoder, Reject, Source
+
+HOSTILE = """
+import os
+import numpy as np
+from torch import nn
+from encoders.encoder import Encoder, Feature, register
+from encoders.media.types import Facts
+
+
+def decode(medium):
+    if medium == b"abort":
+        os.abort()
+    if medium == b"exit":
+        os._exit(7)
+    while medium == b"loop":
+        pass
+    if medium == b"eat":
+        hoard = []
+        while True:
+            hoard.append(bytearray(1 << 26))
+    if medium == b"bug":
+        raise KeyError("a bug of ours")
+    return medium
+
+
+@register("hostile")
+def hostile():
+    return Encoder(
+        architecture="hostile", modality="hostile", dim=4, settings={}, features={"size": Feature("int64", (1,))},
+        decode=decode, preprocess=lambda m: {"size": np.array([len(decode(m))])}, describe=lambda m: Facts(),
+        build_tower=nn.Identity,
+    )
+"""
+
+
+@pytest.fixture
+def hostile_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A space whose only encoder comes from an installed package, through the entry-point group, and kills its process."""
+    site = tmp_path / "site"
+    (site / "hostile-1.0.dist-info").mkdir(parents=True)
+    (site / "hostile.py").write_text(HOSTILE)
+    (site / "hostile-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
+    (site / "hostile-1.0.dist-info" / "entry_points.txt").write_text("[bindery.encoders]\nhostile = hostile\n")
+    monkeypatch.syspath_prepend(str(site))
+    space = tmp_path / "space"
+    space.mkdir()
+    encoder = {"architecture": "hostile", "settings": {}, "weights": "w", "fingerprint": "f", "logit_scale": 1.0, "card": {}}
+    card = {"format": 1, "name": "h", "dim": 4, "fingerprint": "f", "license": "", "encoders": {"hostile": encoder}}
+    (space / "space.json").write_text(json.dumps(card))
+    yield str(space)
+
+
+def _inline(*media: bytes) -> list[Source]:
+    return [Source(f"m#{k}", "m", len(m), None, m) for k, m in enumerate(media)]
+
+
+def test_a_hostile_item_costs_itself_and_its_mates_are_decoded(hostile_space: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines.decoder, "MEMORY_BYTES", 1 << 30)
+    decoder = Decoder(hostile_space, "hostile", ahead=2, item_timeout_s=5.0)
+    media = [b"good", b"abort", b"fine", b"loop", b"nice", b"eat", b"well", b"bug", b"exit"]
+    results = list(decoder.decode(_inline(*media)))
+    kinds = [r.error_type if isinstance(r, Reject) else int(r.features["size"][0]) for r in results]
+    assert kinds == [4, "DecoderCrash", 4, "DecoderTimeout", 4, "MemoryError", 4, "KeyError", "DecoderCrash"]
+    assert "SIGABRT" in results[1].message  # type: ignore[union-attr]
+    assert [r.expected for r in results if isinstance(r, Reject)] == [True, True, True, False, True]
+    assert [type(r) for r in decoder.decode(_inline(b"again"))] == [Decoded]
+    decoder.close()
+
+
+def test_results_come_in_order_and_bad_files_are_rejects_with_their_stage(tmp_path: Path) -> None:
+    sources = []
+    for k in range(20):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((40, 40 + k, 3), k, np.uint8)).save(buffer, "PNG")
+        path = tmp_path / f"{k:02}.png"
+        path.write_bytes(buffer.getvalue() if k != 3 else b"not a picture")
+        sources.append(Source(str(path), str(path), path.stat().st_size, None, None))
+    (tmp_path / "05.png").unlink()
+    decoder = Decoder("demo", "image", ahead=4)
+    results = list(decoder.decode(sources))
+    decoder.close()
+    assert [r.facts.width if isinstance(r, Decoded) else r.stage for r in results] == [
+        {3: "decode", 5: "read"}.get(k, 40 + k) for k in range(20)
+    ]
+
+
+def test_a_source_can_be_a_range_of_a_larger_object(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(buffer, "PNG")
+    shard = tmp_path / "shard.tar"
+    shard.write_bytes(b"x" * 1000 + buffer.getvalue() + b"y" * 1000)
+    decoder = Decoder("demo", "image", ahead=4)
+    (result,) = decoder.decode([Source("shard.tar#a.png", str(shard), len(buffer.getvalue()), 1000, None)])
+    decoder.close()
+    assert isinstance(result, Decoded) and (result.facts.width, result.facts.height) == (48, 32)

@@ -1,0 +1,179 @@
+"""One writer, fenced: the lease and the commits, on a local disk and on a real S3 server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+import pytest
+from lance.fragment import FragmentMetadata, write_fragments
+
+from pipelines.lease import Lease, LeaseHeldError, LeaseLostError, UnsafeStoreError, put_if_absent
+from pipelines.ledger import Ledger
+from pipelines.storage import filesystem, lance_options
+from pipelines.table import open_table, table_uri
+
+_KEY = {"lance-schema:unenforced-primary-key": "true"}
+SCHEMA = pa.schema(
+    [pa.field("item_id", pa.string(), nullable=False, metadata=_KEY), pa.field("source_id", pa.string(), nullable=False)]
+)
+RUN_OUT_S = -5.0  # a lease of this length has run out the moment it is taken, on stores whose clock ticks in seconds too
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    yield str(tmp_path / "db") if request.param == "local" else request.getfixturevalue("s3") + "/db"
+
+
+def _staged(uri: str, *ids: str) -> list[FragmentMetadata]:
+    rows = pa.table({"item_id": list(ids), "source_id": [i.partition("#")[0] for i in ids]}, schema=SCHEMA)
+    written: list[FragmentMetadata] = write_fragments(rows, uri, schema=SCHEMA, storage_options=lance_options(uri))
+    return written
+
+
+def _ids(uri: str) -> list[str]:
+    return sorted(open_table(uri).to_table()["item_id"].to_pylist())  # type: ignore[union-attr]
+
+
+def _ledger(db: str, lease: Lease, run: str) -> Ledger:
+    ledger = Ledger(table_uri(db, "media"), lease, run)
+    ledger.prepare(SCHEMA)
+    return ledger
+
+
+def test_a_commit_replaces_all_rows_of_a_source_at_once(db: str) -> None:
+    uri = table_uri(db, "media")
+    with Lease(db, "media", "run") as lease:
+        ledger = _ledger(db, lease, "run")
+        ledger.commit(_staged(uri, "a#1", "a#2", "b"), [])
+        ledger.commit(_staged(uri, "c"), [])
+        before = ledger.dataset.version
+        ledger.commit(_staged(uri, "a#3"), ["a"])
+        assert ledger.dataset.version == before + 1
+        assert _ids(uri) == ["a#3", "b", "c"]
+        ledger.commit([], ["b"])
+        assert _ids(uri) == ["a#3", "c"]
+        assert (ledger.commits, ledger.rows_removed) == (4, 3)
+
+
+def test_a_commit_can_replace_every_row_of_the_table(db: str) -> None:
+    uri = table_uri(db, "media")
+    with Lease(db, "media", "run") as lease:
+        ledger = _ledger(db, lease, "run")
+        ledger.commit(_staged(uri, "a", "b"), [])
+        ledger.commit(_staged(uri, "a"), ["a", "b"])
+        assert _ids(uri) == ["a"]
+
+
+def test_every_commit_carries_run_and_sequence(db: str) -> None:
+    uri = table_uri(db, "media")
+    with Lease(db, "media", "the run") as lease:
+        ledger = _ledger(db, lease, "the run")
+        ledger.commit(_staged(uri, "a"), [])
+        ledger.commit(_staged(uri, "b"), [])
+    newest = open_table(uri).get_transactions(2)  # type: ignore[union-attr]
+    assert [t.transaction_properties["bindery.sequence"] for t in newest] == ["2", "1"]
+    assert {t.transaction_properties["bindery.run_id"] for t in newest} == {"the run"}
+
+
+@pytest.mark.parametrize("rows_before", [[], ["old"]], ids=["empty table", "table with rows"])
+def test_a_paused_writer_cannot_commit_after_another_took_over(db: str, rows_before: list[str]) -> None:
+    uri = table_uri(db, "media")
+    with Lease(db, "media", "setup") as lease:
+        ledger = _ledger(db, lease, "setup")
+        if rows_before:
+            ledger.commit(_staged(uri, *rows_before), [])
+    paused = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
+    its_ledger = _ledger(db, paused, "paused")
+    version, staged = its_ledger.dataset.version, _staged(uri, "a", "b")
+    with Lease(db, "media", "other", ttl_s=RUN_OUT_S, renew_s=1000) as lease:
+        assert lease.took_over
+        other = _ledger(db, lease, "other")
+        with pytest.raises(LeaseLostError, match="run the same command again"):
+            its_ledger.commit(staged, [])
+        # and even past the lease's own check, Lance refuses what was built on the old version
+        operation = _operation_at(uri, version, staged)
+        with pytest.raises(OSError, match=r"onflict|ncompatible"):
+            lance.LanceDataset.commit(
+                uri, lance.Transaction(version, operation), max_retries=0, storage_options=lance_options(uri)
+            )
+        other.commit(_staged(uri, "a", "b"), [])
+    assert _ids(uri) == sorted([*rows_before, "a", "b"])
+
+
+def _operation_at(uri: str, version: int, staged: list[FragmentMetadata]) -> object:
+    from pipelines.ledger import _operation
+
+    base = lance.dataset(uri, version=version, storage_options=lance_options(uri))
+    return _operation(base, staged, [])[0]
+
+
+def test_a_lost_answer_is_looked_up_and_not_committed_twice(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = table_uri(db, "media")
+    real = lance.LanceDataset.commit
+
+    def lose_the_answer(*args: object, **kwargs: object) -> object:
+        monkeypatch.setattr(lance.LanceDataset, "commit", real)
+        real(*args, **kwargs)
+        raise OSError("connection reset by peer")
+
+    with Lease(db, "media", "run") as lease:
+        ledger = _ledger(db, lease, "run")
+        ledger.commit(_staged(uri, "a"), [])
+        monkeypatch.setattr(lance.LanceDataset, "commit", lose_the_answer)
+        ledger.commit(_staged(uri, "b"), [])
+        ledger.commit(_staged(uri, "c"), [])
+    assert _ids(uri) == ["a", "b", "c"]
+
+
+def test_a_second_writer_is_refused_while_the_first_lives_and_welcome_after(db: str) -> None:
+    with Lease(db, "media", "first"), pytest.raises(LeaseHeldError, match="run first"):
+        Lease(db, "media", "second").__enter__()
+    with Lease(db, "media", "third") as lease:
+        assert not lease.took_over
+
+
+def test_a_writer_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pipelines.lease import Lease; Lease(sys.argv[1], 'media', 'killed').__enter__(); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"held\n"
+    with pytest.raises(LeaseHeldError):
+        Lease(str(tmp_path), "media", "early").__enter__()
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    with Lease(str(tmp_path), "media", "next") as lease:
+        assert lease.took_over
+
+
+def test_a_store_that_ignores_conditional_writes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, path = filesystem(str(tmp_path / "file"))
+    assert put_if_absent(fs, path, b"1") and not put_if_absent(fs, path, b"2")
+    real = type(fs).open
+    monkeypatch.setattr(type(fs), "open", lambda self, p, mode="rb", **k: real(self, p, mode.replace("x", "w"), **k))
+    with pytest.raises(UnsafeStoreError, match="conditional writes"):
+        Lease(str(tmp_path), "media", "run").__enter__()
+
+
+def test_new_columns_are_added_and_another_type_is_refused(db: str) -> None:
+    uri = table_uri(db, "media")
+    with Lease(db, "media", "run") as lease:
+        ledger = _ledger(db, lease, "run")
+        ledger.commit(_staged(uri, "a"), [])
+        ledger.prepare(pa.schema([*SCHEMA, pa.field("label", pa.string())]))
+        assert ledger.dataset.to_table()["label"].to_pylist() == [None]
+        with pytest.raises(ValueError, match="'label'"):
+            ledger.prepare(pa.schema([*SCHEMA, pa.field("label", pa.int64())]))
+
+
+def test_lease_documents_name_their_process(tmp_path: Path) -> None:
+    with Lease(str(tmp_path), "media", "run"):
+        document = json.loads(next(tmp_path.rglob("renewal-*")).read_bytes())
+    assert (document["run_id"], document["process"]["pid"]) == ("run", os.getpid())
