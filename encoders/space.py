@@ -170,6 +170,7 @@ def load_space(name: str | Path) -> Space:
     """
     shipped = SHIPPED / str(name)
     root = str(shipped) if str(name) in list_spaces() else str(name).rstrip("/")
+    root = root if "://" in root else str(Path(root).absolute())  # a worker's current folder is another
     try:
         with fsspec.open(f"{root}/space.json", "rb") as file:
             card = json.loads(file.read())

@@ -234,6 +234,6 @@ def _progress(plan: Plan) -> Callable[[int, float], None]:
 
     def tell(epoch: int, loss: float) -> None:
         ray.train.report({"epoch": epoch, "loss": loss})
-        print(f"{learning}: epoch {epoch} of {plan.recipe.epochs}, loss {loss:.3f}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{learning}: epoch {epoch} of {plan.recipe.epochs}, loss {loss:.3f}\n")
 
     return tell

@@ -192,6 +192,6 @@ def _finite(loss: torch.Tensor, epoch: int, recipe: Recipe) -> float:
     if not math.isfinite(value):
         raise TrainingError(
             f"the loss is {value} in epoch {epoch} of {recipe.epochs}: a tower made numbers that are not finite. Lower "
-            f"--muon-lr ({recipe.muon_lr}) and --adamw-lr ({recipe.adamw_lr}), or look for features that are not finite"
+            f"--learning-rate ({recipe.muon_lr}), or look for features that are not finite"
         )
     return value
