@@ -1,5 +1,7 @@
 """A small generated world in seven modalities, for people and tests with no data. In: seeds. Out: scenes, media, corpora."""
 
+from pipelines.demo_world.corpus import corpus_metadata, write_corpus
+from pipelines.demo_world.files import MODALITIES
 from pipelines.demo_world.inertia import imu
 from pipelines.demo_world.picture import depth_mm, image, thermal_ck, video
 from pipelines.demo_world.scene import (
@@ -23,6 +25,7 @@ __all__ = [
     "CAPTION_OPENINGS",
     "CAPTION_WORDS",
     "COLOURS",
+    "MODALITIES",
     "MOTIONS",
     "MOTION_WORDS",
     "PLACES",
@@ -33,6 +36,7 @@ __all__ = [
     "ambience",
     "audio",
     "caption",
+    "corpus_metadata",
     "depth_mm",
     "grid",
     "image",
@@ -40,4 +44,5 @@ __all__ = [
     "scene",
     "thermal_ck",
     "video",
+    "write_corpus",
 ]

@@ -7,6 +7,7 @@ motion. Drawn at twice the size and averaged down.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +99,7 @@ def shot(scene: Scene) -> Shot:
 
 
 class Stage:
-    """A scene, set up once; `at` looks at it at a time."""
+    """A scene, set up once for all its pictures."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -114,6 +115,37 @@ class Stage:
         if self.shot.mirrored:
             self.sprite.mirror()
         self.level = depth_level(12.0 - 13.0 * (self.shot.size - 0.45) + r.uniform(-0.6, 0.6))  # larger is nearer
+
+    def image(self) -> npt.NDArray[np.uint8]:
+        """See `image`."""
+        return self._photograph(self._layers.colour, 0)
+
+    def video(self) -> npt.NDArray[np.uint8]:
+        """See `video`."""
+        return np.stack([self._photograph(self.at(n / FRAMES_PER_S).colour, n) for n in range(FRAMES)])
+
+    def depth_mm(self) -> npt.NDArray[np.uint16]:
+        """See `depth_mm`."""
+        level = np.asarray(self._layers.depth.reduce(2), np.float32)
+        noise = random_numbers(Stream.DEPTH_NOISE, self.scene.seed).standard_normal(level.shape, dtype=np.float32)
+        share = np.clip(level + np.float32(DEPTH_NOISE) * noise, 0, 255) / np.float32(255)
+        millimetres: npt.NDArray[np.uint16] = np.rint(1000 * (NEAR_M + (FAR_M - NEAR_M) * share)).astype(np.uint16)
+        return millimetres
+
+    def thermal_ck(self) -> npt.NDArray[np.uint16]:
+        """See `thermal_ck`."""
+        heat = self._layers.heat.reduce(2).filter(ImageFilter.GaussianBlur(HEAT_BLUR_PX))
+        r = random_numbers(Stream.THERMAL_NOISE, self.scene.seed)
+        noise = np.float32(HEAT_NOISE) * r.standard_normal((SIDE_PX, SIDE_PX), dtype=np.float32)
+        level = np.asarray(heat, np.float32) + noise + np.float32(r.uniform(-HEAT_OFFSET, HEAT_OFFSET))
+        share = np.clip(level, 0, 255) / np.float32(255)
+        centikelvin: npt.NDArray[np.uint16] = np.rint(100 * (COLD_K + (HOT_K - COLD_K) * share)).astype(np.uint16)
+        return centikelvin
+
+    @cached_property
+    def _layers(self) -> Layers:
+        """What the still pictures show."""
+        return self.at(self.shot.time_s)
 
     def at(self, time_s: float) -> Layers:
         """The scene at a time, `DRAWN_PX` wide."""
@@ -133,6 +165,13 @@ class Stage:
         fall(self.scene.place, layers.colour, time_s, random_numbers(Stream.WEATHER, self.scene.seed))
         return layers
 
+    def _photograph(self, drawn: Image.Image, n: int) -> npt.NDArray[np.uint8]:
+        """(128, 128, 3) uint8: what was drawn, in the light of its scene, with the noise of frame n."""
+        picture = np.asarray(drawn.reduce(2), np.float32)
+        light = random_numbers(Stream.LIGHT, self.scene.seed).uniform(*BRIGHTNESS)
+        noise = random_numbers(Stream.IMAGE_NOISE, self.scene.seed, n).standard_normal(picture.shape, dtype=np.float32)
+        return np.clip(picture * np.float32(light) + np.float32(IMAGE_NOISE) * noise, 0, 255).astype(np.uint8)
+
     def _paste(self, layers: Layers, pose: Pose, opacity: float = 1.0) -> None:
         """Put the thing into the picture; a ghost (opacity below 1) leaves warmth but is at no distance."""
         colour, heat, mask = self.sprite.colour, self.sprite.heat, self.sprite.mask
@@ -149,43 +188,21 @@ class Stage:
             layers.depth.paste(self.level, (x, y, x + mask.width, y + mask.height), mask)
 
 
-def _photograph(stage: Stage, time_s: float, n: int = 0) -> npt.NDArray[np.uint8]:
-    """(128, 128, 3) uint8: the stage at a time, with the light of its scene and the noise of frame n."""
-    picture = np.asarray(stage.at(time_s).colour.reduce(2), np.float32)
-    light = random_numbers(Stream.IMAGE_NOISE, stage.scene.seed).uniform(*BRIGHTNESS)
-    noise = random_numbers(Stream.IMAGE_NOISE, stage.scene.seed, 1 + n).standard_normal(picture.shape, dtype=np.float32)
-    return np.clip(picture * np.float32(light) + np.float32(IMAGE_NOISE) * noise, 0, 255).astype(np.uint8)
-
-
 def image(scene: Scene) -> npt.NDArray[np.uint8]:
     """A picture of the scene: (128, 128, 3) uint8, RGB."""
-    stage = Stage(scene)
-    return _photograph(stage, stage.shot.time_s)
+    return Stage(scene).image()
 
 
 def video(scene: Scene) -> npt.NDArray[np.uint8]:
     """The scene moving: (8, 128, 128, 3) uint8, RGB, 4 frames a second."""
-    stage = Stage(scene)
-    return np.stack([_photograph(stage, n / FRAMES_PER_S, n) for n in range(FRAMES)])
+    return Stage(scene).video()
 
 
 def depth_mm(scene: Scene) -> npt.NDArray[np.uint16]:
     """How far everything in the picture is: (128, 128) uint16, millimetres, 500 (near) to 20000 (the sky)."""
-    stage = Stage(scene)
-    level = np.asarray(stage.at(stage.shot.time_s).depth.reduce(2), np.float32)
-    noise = random_numbers(Stream.DEPTH_NOISE, scene.seed).standard_normal(level.shape, dtype=np.float32)
-    share = np.clip(level + np.float32(DEPTH_NOISE) * noise, 0, 255) / np.float32(255)
-    millimetres: npt.NDArray[np.uint16] = np.rint(1000 * (NEAR_M + (FAR_M - NEAR_M) * share)).astype(np.uint16)
-    return millimetres
+    return Stage(scene).depth_mm()
 
 
 def thermal_ck(scene: Scene) -> npt.NDArray[np.uint16]:
     """How warm everything in the picture is: (128, 128) uint16, centikelvin (0.01 K), 25000 to 35000."""
-    stage = Stage(scene)
-    heat = stage.at(stage.shot.time_s).heat.reduce(2).filter(ImageFilter.GaussianBlur(HEAT_BLUR_PX))
-    r = random_numbers(Stream.THERMAL_NOISE, scene.seed)
-    noise = np.float32(HEAT_NOISE) * r.standard_normal((SIDE_PX, SIDE_PX), dtype=np.float32)
-    level = np.asarray(heat, np.float32) + noise + np.float32(r.uniform(-HEAT_OFFSET, HEAT_OFFSET))
-    share = np.clip(level, 0, 255) / np.float32(255)
-    centikelvin: npt.NDArray[np.uint16] = np.rint(100 * (COLD_K + (HOT_K - COLD_K) * share)).astype(np.uint16)
-    return centikelvin
+    return Stage(scene).thermal_ck()

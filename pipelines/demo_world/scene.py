@@ -94,6 +94,7 @@ class Stream(IntEnum):
     AMBIENCE = 9
     IMU = 10
     FORMAT = 11
+    LIGHT = 12
 
 
 def random_numbers(stream: Stream, seed: int, n: int = 0) -> np.random.Generator:
