@@ -32,7 +32,7 @@ ALTERNATIVE_SHARE = 0.2
 JPEG_QUALITY = 90
 FULL_SCALE = 32767
 IMU_COLUMNS = ("t_s", "ax_mps2", "ay_mps2", "az_mps2", "gx_radps", "gy_radps", "gz_radps")
-X264 = {"preset": "medium", "crf": "20", "x264-params": "threads=1:cpu-independent=1"}
+X264 = {"preset": "veryfast", "crf": "20", "x264-params": "threads=1:cpu-independent=1"}
 FLAC = {"lpc_type": "fixed"}
 BIT_EXACT = {"fflags": "+bitexact"}
 

@@ -114,15 +114,19 @@ def car(s: Sprite) -> None:
 
 
 def phone(s: Sprite) -> None:
-    """A mobile phone with a slit, a screen of buttons and a key."""
-    s.box((0.27, 0.03, 0.73, 0.97))
-    s.box((0.32, 0.13, 0.68, 0.82), "white", kelvin=298)
-    s.box((0.42, 0.07, 0.58, 0.095), "dark")
-    for column in range(3):
-        for row in range(4):
-            x, y = 0.36 + 0.1 * column, 0.21 + 0.145 * row
-            s.box((x, y, x + 0.08, y + 0.1), "shade")
-    s.ellipse((0.445, 0.84, 0.555, 0.95), "dark")
+    """A desk telephone: a base with a dial, the handset across its top."""
+    s.polygon([(0.36, 0.4), (0.64, 0.4), (0.7, 0.52), (0.86, 0.88), (0.14, 0.88), (0.3, 0.52)], kelvin=303)
+    s.box((0.12, 0.84, 0.88, 0.92), "shade")
+    s.line([(0.1, 0.36 + s.wobble()), (0.22, 0.24), (0.5, 0.18), (0.78, 0.24), (0.9, 0.36 + s.wobble())], "shade", 0.11)
+    s.ellipse((0.01, 0.28, 0.25, 0.47), "shade")
+    s.ellipse((0.75, 0.28, 0.99, 0.47), "shade")
+    s.box((0.36, 0.27, 0.41, 0.42), "dark")
+    s.box((0.59, 0.27, 0.64, 0.42), "dark")
+    s.ellipse((0.31, 0.46, 0.69, 0.82), "white")
+    for hole in range(10):
+        x, y = 0.5 + 0.135 * math.cos(hole * math.pi / 5), 0.64 + 0.13 * math.sin(hole * math.pi / 5)
+        s.ellipse((x - 0.024, y - 0.024, x + 0.024, y + 0.024), "dark")
+    s.ellipse((0.44, 0.58, 0.56, 0.7))
 
 
 def guitar(s: Sprite) -> None:

@@ -122,7 +122,7 @@ class Stage:
 
     def video(self) -> npt.NDArray[np.uint8]:
         """See `video`."""
-        return np.stack([self._photograph(self.at(n / FRAMES_PER_S).colour, n) for n in range(FRAMES)])
+        return np.stack([self._photograph(self.at(n / FRAMES_PER_S, only_colour=True).colour, n) for n in range(FRAMES)])
 
     def depth_mm(self) -> npt.NDArray[np.uint16]:
         """See `depth_mm`."""
@@ -147,18 +147,22 @@ class Stage:
         """What the still pictures show."""
         return self.at(self.shot.time_s)
 
-    def at(self, time_s: float) -> Layers:
-        """The scene at a time, `DRAWN_PX` wide."""
+    def at(self, time_s: float, *, only_colour: bool = False) -> Layers:
+        """The scene at a time, `DRAWN_PX` wide; heat without the thing where only colour is wanted."""
         layers, shot = self.backdrop.copy(), self.shot
         motion = self.scene.motion
         now = pose(motion, time_s, shot.amplitude, shot.phase)
         if motion == "swinging":
             end = ((shot.x + now.right) * DRAWN_PX, (shot.y + now.down) * DRAWN_PX)
             marks.string(layers.colour, layers.depth, self.level, (shot.x * DRAWN_PX, 0), end)
+        drawn = [(self.sprite.colour, layers.colour)]
+        if not only_colour:
+            drawn.append((self.sprite.heat, layers.heat))
         for periods, opacity in GHOSTS if motion != "still" else ():
             then = pose(motion, time_s + periods * PERIOD_S[motion], shot.amplitude, shot.phase)
-            self._paste(layers, then, opacity)
-        self._paste(layers, now)
+            self._paste(drawn, then, opacity)
+        mask, corner = self._paste(drawn, now)
+        layers.depth.paste(self.level, corner, mask)  # ghosts leave warmth but are at no distance
         if motion in marks.MARKS:
             spot = marks.Spot(shot.x * DRAWN_PX, shot.y * DRAWN_PX, shot.size * DRAWN_PX / 2, shot.mirrored)
             marks.MARKS[motion](marks.Marker(layers.colour), spot)
@@ -172,20 +176,23 @@ class Stage:
         noise = random_numbers(Stream.IMAGE_NOISE, self.scene.seed, n).standard_normal(picture.shape, dtype=np.float32)
         return np.clip(picture * np.float32(light) + np.float32(IMAGE_NOISE) * noise, 0, 255).astype(np.uint8)
 
-    def _paste(self, layers: Layers, pose: Pose, opacity: float = 1.0) -> None:
-        """Put the thing into the picture; a ghost (opacity below 1) leaves warmth but is at no distance."""
-        colour, heat, mask = self.sprite.colour, self.sprite.heat, self.sprite.mask
-        if pose.turn_deg:
-            smooth = Image.Resampling.BILINEAR
-            colour, heat, mask = (layer.rotate(pose.turn_deg, smooth) for layer in (colour, heat, mask))
+    def _paste(
+        self, drawn: list[tuple[Image.Image, Image.Image]], pose: Pose, opacity: float = 1.0
+    ) -> tuple[Image.Image, tuple[int, int]]:
+        """Put (what, into what) at a pose, transparent where opacity is below 1; the silhouette that was used, and where."""
+        smooth = Image.Resampling.BILINEAR if opacity == 1 else Image.Resampling.NEAREST
+
+        def turned(layer: Image.Image) -> Image.Image:
+            return layer.rotate(pose.turn_deg, smooth) if pose.turn_deg else layer
+
+        mask = turned(self.sprite.mask)
         if opacity < 1:
             mask = mask.point([int(opacity * v) for v in range(256)])
         x = int((self.shot.x + pose.right) * DRAWN_PX - mask.width / 2)
         y = int((self.shot.y + pose.down) * DRAWN_PX - mask.height / 2)
-        layers.colour.paste(colour, (x, y), mask)
-        layers.heat.paste(heat, (x, y), mask)
-        if opacity == 1:
-            layers.depth.paste(self.level, (x, y, x + mask.width, y + mask.height), mask)
+        for what, into in drawn:
+            into.paste(turned(what), (x, y), mask)
+        return mask, (x, y)
 
 
 def image(scene: Scene) -> npt.NDArray[np.uint8]:
