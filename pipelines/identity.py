@@ -1,49 +1,133 @@
-"""Names that never change: one spelling of a URI, and ids made from it. In: URIs as written. Out: canonical URIs, ids."""
+"""Names that never change: one spelling of a URI, and ids made from it. In: URIs as written. Out: canonical URIs, ids.
+
+A name says what was written, never what the disk happens to hold: symbolic links are not followed, so that a link to a
+content-addressed blob keeps its own name and extension, and re-pointing it changes a version and not an id.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+import os.path
+import re
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
-_SIGNED = ("s3", "gs")  # object stores whose only query parameters are signatures
-
-
-def _signature(parameter: str) -> bool:
-    """Whether a query parameter belongs to a signed URL and must never be stored."""
-    name = parameter.partition("=")[0].lower()
-    return name.startswith(("x-amz-", "x-goog-")) or name in _SIGNATURE_NAMES
-
-
-_SIGNATURE_NAMES = frozenset(
-    {"awsaccesskeyid", "signature", "expires", "googleaccessid", "sig", "se", "sp", "sv", "sr", "st", "spr"}
-)
+_SIGNED_STORES = ("s3", "gs")  # object stores whose only query parameters are signatures
+_PORTS = {"http": "80", "https": "443"}
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
+_KEPT_IN_PATHS = "/%:@!$&'()*+,;=~"  # what a path of a URL holds as it is (RFC 3986)
+_SIGNATURE_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-ms-")
+# By what shows that a URL is signed: the parameters that belong to the signature. Alone, `st` or `expires` may say anything.
+_SIGNATURE_PARAMETERS = {
+    "sig": {
+        "sig",
+        "se",
+        "sp",
+        "sv",
+        "sr",
+        "st",
+        "spr",
+        "sip",
+        "ss",
+        "srt",
+        "ske",
+        "skoid",
+        "sks",
+        "skt",
+        "sktid",
+        "skv",
+    },  # Azure
+    "signature": {"signature", "expires", "policy", "awsaccesskeyid", "googleaccessid", "key-pair-id", "ossaccesskeyid"},
+    "access_token": {"access_token"},
+}
 
 
 def canonical_uri(uri: str, base: str | None = None) -> str:
-    """The one spelling under which a source is known.
+    """The one spelling under which a source is known; canonical of a canonical URI is itself.
 
-    Local paths become absolute without a scheme; s3a:// and gcs:// become s3:// and gs://; user info and the parameters of
-    signed URLs are stripped and so never stored; a relative URI is resolved against `base`, a directory.
+    Local paths become absolute, without a scheme and without following symbolic links; `file://` is percent-decoded; s3a://
+    and gcs:// become s3:// and gs://; a relative URI, with its `.` and `..`, is resolved against `base`, a directory.
+    In keys of object stores every character counts (`%`, `..`, `#`, and `?` unless a signature follows); in http(s) URLs
+    the host's case, default ports, dot segments and needless percent-encoding do not. Passwords, the user of an http(s)
+    URL and the parameters of signatures are dropped, so that they are never stored.
     """
-    if "://" not in uri:
-        if base is None or Path(uri).is_absolute():
-            return str(Path(uri).absolute().resolve())
-        if "://" not in base:
-            return str((Path(base) / uri).absolute().resolve())
-        return canonical_uri(f"{base.rstrip('/')}/{uri.removeprefix('./')}")
-    parts = urlsplit(uri)
-    scheme = _SCHEMES.get(parts.scheme.lower(), parts.scheme.lower())
+    scheme_match = _SCHEME.match(uri)
+    if scheme_match is None:
+        if base is None or "://" not in base or uri.startswith("/"):
+            return os.path.abspath(os.path.join(base or "", uri))  # noqa: PTH100, PTH118 - ten times a Path's speed
+        root, path = _split_root(base)
+        return canonical_uri(root + _without_dots(f"{path.rstrip('/')}/{uri}"))
+    scheme = scheme_match[1].lower()
+    scheme = _SCHEMES.get(scheme, scheme)
+    rest = uri[scheme_match.end() :]
     if scheme == "file":
-        return str(Path(parts.path).resolve())
-    if scheme in _SIGNED:  # '?' and '#' are ordinary characters of an object's key unless a signature follows
-        rest = uri.partition("://")[2]
-        key, mark, query = rest.partition("?")
-        return f"{scheme}://{key if mark and any(_signature(p) for p in query.split('&')) else rest}"
-    host = parts.netloc.rpartition("@")[2].lower()
-    query = "&".join(p for p in parts.query.split("&") if p and not _signature(p))
-    return urlunsplit((scheme, host, parts.path, query, parts.fragment))
+        return os.path.abspath("/" + unquote(rest.partition("/")[2]))  # noqa: PTH100
+    if scheme in _PORTS:
+        return _canonical_url(scheme, uri)
+    if scheme in _SIGNED_STORES:
+        rest = _without_signature(rest)
+    authority, slash, key = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    user = "" if scheme in _SIGNED_STORES else user.partition(":")[0] + at
+    return f"{scheme}://{user}{host}{slash}{key}".rstrip("/")
+
+
+def is_local(uri: str) -> bool:
+    """Whether a canonical URI is a path of this machine."""
+    return _SCHEME.match(uri) is None
+
+
+def _canonical_url(scheme: str, url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(f":{_PORTS[scheme]}")
+    path = _without_dots(parts.path) if "/." in parts.path else parts.path
+    parameters = [p for p in parts.query.split("&") if p]
+    query = "&".join(p for p in parameters if p not in _signature(parameters))
+    return urlunsplit((scheme, host, _quoted(path) or "/", query, parts.fragment))
+
+
+def _quoted(path: str) -> str:
+    """The path with each character percent-encoded only where it must be."""
+
+    def normal(match: re.Match[str]) -> str:
+        character = chr(int(match[1], 16))
+        return character if _UNRESERVED.fullmatch(character) else match[0].upper()
+
+    return quote(re.sub("%([0-9A-Fa-f]{2})", normal, re.sub("%(?![0-9A-Fa-f]{2})", "%25", path)), safe=_KEPT_IN_PATHS)
+
+
+def _without_dots(path: str) -> str:
+    """An absolute path of a URL with `.` and `..` resolved (RFC 3986 section 5.2.4); empty segments stay."""
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    return "/" + "/".join([*kept, ""] if segments and segments[-1] in (".", "..") else kept)
+
+
+def _split_root(uri: str) -> tuple[str, str]:
+    """`s3://bucket/a/b` -> `s3://bucket`, `/a/b`."""
+    scheme, _, rest = uri.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority}", slash + path
+
+
+def _without_signature(key: str) -> str:
+    """An object's key without the query of a presigned URL; a `?` that starts none is part of the key."""
+    path, mark, query = key.partition("?")
+    return path if mark and _signature(query.split("&")) else key
+
+
+def _signature(parameters: list[str]) -> set[str]:
+    """Those query parameters that belong to a signature."""
+    names = {p: p.partition("=")[0].lower() for p in parameters}
+    present = set(names.values())
+    signed = {n for mark, group in _SIGNATURE_PARAMETERS.items() if mark in present for n in group}
+    return {p for p, name in names.items() if name in signed or name.startswith(_SIGNATURE_PREFIXES)}
 
 
 def _digest(*parts: str) -> str:

@@ -1,0 +1,88 @@
+"""A folder or prefix of media, or a single file. In: a place. Out: every file below it that may be media.
+
+A file of a kind that is never media is skipped by its extension. Of the rest, the modality is the argument's; else that of the
+innermost folder, from the root's own name on, that is named like a modality; else it is left open for its bytes to tell.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from pipelines.corpus.corpus import CorpusError, Opened, Wanted
+from pipelines.corpus.globs import Filter
+from pipelines.corpus.listing import File, list_files
+from pipelines.corpus.modality import NOT_MEDIA, FolderNames, extension
+from pipelines.corpus.place import Place, reading
+from pipelines.corpus.rows import Row, tables
+from pipelines.corpus.versions import look_up
+
+
+def certainty(place: Place) -> int:
+    """The format of last resort."""
+    return 1
+
+
+def open_format(place: Place, wanted: Wanted) -> Opened:
+    """Every file below the place.
+
+    Raises:
+        CorpusError: nothing is there, or it may not be read.
+    """
+    if place.kind == "file":
+        return Opened(pa.schema([]), lambda skipped: _file(place, wanted, skipped))
+    if place.kind == "nothing":
+        raise CorpusError(f"nothing is at {place.uri}; check the spelling, the bucket and the working directory")
+    first: Counter[str] = Counter()
+    if next(list_files(place, Filter(), first), None) is None:
+        seen = f" but what is skipped ({', '.join(f'{n} {kind}' for kind, n in first.items())})" if first else ""
+        raise CorpusError(f"no file lies below {place.uri}{seen}; put media there, or name another prefix")
+    return Opened(pa.schema([]), lambda skipped: _folder(place, wanted, skipped))
+
+
+def _file(place: Place, wanted: Wanted, skipped: Counter[str]) -> Iterator[pa.Table]:
+    with reading(place.read_uri):
+        state = look_up([place.read_uri])[0]
+    folder = place.folder
+    files = [File(place.name, state.size_bytes, state.version, state.problem)]
+    other = place.read_uri if place.read_uri != place.uri else None
+    return tables((row._replace(read_uri=other) for row in _rows(folder, files, wanted, skipped)), wanted.batch_rows)
+
+
+def _folder(place: Place, wanted: Wanted, skipped: Counter[str]) -> Iterator[pa.Table]:
+    files = list_files(place, wanted.filter, skipped)
+    for table in tables(_rows(place.uri, files, wanted, skipped), wanted.batch_rows):
+        yield _with_versions(table)
+
+
+def _rows(root: str, files: Iterable[File], wanted: Wanted, skipped: Counter[str]) -> Iterator[Row]:
+    start = root.rstrip("/") + "/"
+    names = FolderNames(wanted.modalities)
+    name = root.rpartition("/")[2]
+    for path, size_bytes, version, problem in files:
+        if not wanted.filter.wants(path):
+            skipped["excluded"] += 1
+            continue
+        kind = extension(path)
+        if kind in NOT_MEDIA:
+            skipped[kind] += 1
+            continue
+        modality = wanted.modality or names.modality(f"{name}/{path[: max(path.rfind('/'), 0)]}")
+        yield Row(start + path, modality, version, size_bytes, problem=problem)
+
+
+def _with_versions(table: pa.Table) -> pa.Table:
+    """Ask for the versions that the listing did not tell."""
+    versions, problems = table["version"].to_pylist(), table["problem"].to_pylist()
+    open_rows = [k for k, version in enumerate(versions) if version is None and problems[k] is None]
+    if not open_rows:
+        return table
+    sizes, uris = table["size_bytes"].to_pylist(), table["uri"].to_pylist()
+    for k, state in zip(open_rows, look_up([uris[k] for k in open_rows]), strict=True):
+        versions[k], sizes[k], problems[k] = state.version, state.size_bytes, state.problem
+    for name, values in (("version", versions), ("size_bytes", sizes), ("problem", problems)):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+    return table

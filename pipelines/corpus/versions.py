@@ -1,0 +1,142 @@
+"""What names a source's bytes. In: what a store tells of an object. Out: its version: an etag, else size and time of change."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+from pipelines.corpus.place import store
+from pipelines.corpus.s3_keys import list_keys
+from pipelines.identity import is_local
+
+LOOKUPS = 64  # concurrent HEAD requests
+LIST_FROM = 200  # sources of one S3 folder in a batch, from which listing it is cheaper than asking for each
+LISTED_PER_SOURCE = 4  # objects that are listed at most for each source that is looked for
+_ETAGS = ("ETag", "etag", "md5Hash", "Content-MD5")
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "Last-Modified", "modified", "created")
+
+
+class State(NamedTuple):
+    """What a store says of one object; `problem` says why there is no version."""
+
+    version: str | None
+    size_bytes: int | None
+    problem: str | None = None
+
+
+def size_and_mtime(size_bytes: int, mtime_ns: int) -> str:
+    """The version of an object whose store keeps no etags; times are nanoseconds since 1970."""
+    return f"{size_bytes}-{mtime_ns}"
+
+
+def version_of(about: Mapping[str, Any]) -> str | None:
+    """The version in what fsspec, S3 or HTTP tell of an object; None if they tell neither etag nor size and time."""
+    for name in _ETAGS:
+        if etag := about.get(name):
+            return etag_version(str(etag))
+    size = about.get("Size", about.get("size"))
+    for name in _TIMES:
+        if size is not None and about.get(name) is not None:
+            return size_and_mtime(size, nanoseconds(about[name]))
+    return None
+
+
+def etag_version(etag: str) -> str:
+    """An etag as it is stored: without its quotes."""
+    return etag.replace('"', "")
+
+
+def nanoseconds(time: Any) -> int:
+    """Nanoseconds since 1970 of a datetime, an HTTP date, seconds as float, or an integer in s, ms, us or ns by its size."""
+    if isinstance(time, str):
+        time = parsedate_to_datetime(time) if "," in time else datetime.fromisoformat(time)
+    if isinstance(time, datetime):
+        elapsed = (time if time.tzinfo else time.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+        return ((elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds) * 1000
+    if isinstance(time, float):
+        return int(time * 1e9)
+    return int(time) * next(unit for limit, unit in _UNITS if abs(time) < limit)
+
+
+_UNITS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (float("inf"), 1))  # until the year 5138
+
+
+def look_up(uris: Sequence[str]) -> list[State]:
+    """The state of each object, in order: local ones from the disk, the rest asked for concurrently.
+
+    Where many lie in one folder of S3, the part of it between the first and the last is listed instead, unless most of what
+    lies there is not looked for.
+    """
+    states: list[State | None] = [_local_state(uri) if is_local(uri) else None for uri in uris]
+    missing = [k for k, state in enumerate(states) if state is None]
+    listed = _listed([uris[k] for k in missing])
+    ask = [k for k in missing if uris[k] not in listed]
+    with ThreadPoolExecutor(LOOKUPS) as pool:
+        asked = dict(zip(ask, pool.map(_remote_state, [uris[k] for k in ask]), strict=True))
+    return [state or asked.get(k) or listed[uris[k]] for k, state in enumerate(states)]
+
+
+def _local_state(path: str) -> State:
+    try:
+        about = os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return State(None, None, "not found")
+    except (OSError, ValueError) as error:  # no permission, or no path at all
+        return State(None, None, str(error))
+    if not stat.S_ISREG(about.st_mode):
+        return State(None, None, "not a regular file")
+    return State(size_and_mtime(about.st_size, about.st_mtime_ns), about.st_size)
+
+
+def _remote_state(uri: str) -> State:
+    fs = store(uri)
+    try:
+        about = fs.info(fs._strip_protocol(uri))
+    except FileNotFoundError as error:  # fsspec's word for whatever an HTTP server answers; its text may hold a signature
+        status = getattr(error.__cause__, "status", 404)
+        return State(None, None, "not found" if status == 404 else f"the server answered with status {status}")
+    except (PermissionError, ValueError) as error:
+        return State(None, None, str(error) or "no permission")
+    if about["type"] != "file":
+        return State(None, None, "not found: a folder is there")
+    size = about.get("size")
+    # A server that tells neither etag nor time leaves the size, if anything, to go by.
+    return State(version_of(about) or f"size-{size}", size)
+
+
+def _listed(uris: Sequence[str]) -> dict[str, State]:
+    """The states of those S3 objects that are cheaper to list."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for uri in uris:
+        if uri.startswith("s3://"):
+            folders[uri.rpartition("/")[0]].append(uri)
+    found: dict[str, State] = {}
+    for folder, inside in folders.items():
+        if len(inside) >= LIST_FROM:
+            found.update(_range(folder, sorted(set(inside))))
+    return found
+
+
+def _range(folder: str, uris: list[str]) -> Iterator[tuple[str, State]]:
+    """List a folder from the first of these objects to the last; those that are not there are known to be missing."""
+    wanted = dict.fromkeys(uris, State(None, None, "not found"))
+    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    before = uris[0].removeprefix(f"s3://{bucket}/")[:-1]
+    try:
+        for k, answer in enumerate(list_keys(store(folder), bucket, f"{prefix}/" if prefix else "", before)):
+            uri = f"s3://{bucket}/{answer['Key']}"
+            if wanted.pop(uri, None):
+                yield uri, State(version_of(answer), answer["Size"])
+            if uri >= uris[-1]:
+                break
+            if k >= LISTED_PER_SOURCE * len(uris):
+                return
+    except (FileNotFoundError, PermissionError):  # no such bucket, or it may be read but not listed
+        return
+    yield from wanted.items()
