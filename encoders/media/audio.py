@@ -201,6 +201,8 @@ def _audio_stream(container: av.container.InputContainer) -> av.audio.AudioStrea
     if not container.streams.audio:
         raise DecodeError("the file has no sound; a silent video is embedded as video")
     stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise DecodeError("the sound is in no codec that FFmpeg knows here; export it as WAV or FLAC")
     stream.codec_context.thread_count = 1
     return stream
 
@@ -217,30 +219,30 @@ def _duration_s(container: av.container.InputContainer, stream: av.audio.AudioSt
 
 def _read_container(media: Media, rate_hz: int, first: int, end: int) -> np.ndarray:
     """Samples `first` to `end`, placed by their time stamps; gaps are silent."""
-    try:
-        with open_container(media) as container:
-            stream = _audio_stream(container)
-            origin, unit_s = stream.start_time or 0, float(stream.time_base or 1 / rate_hz)
-            if first > SEEK_MARGIN_S * rate_hz:
-                container.seek(int((first / rate_hz - SEEK_MARGIN_S) / unit_s) + origin, stream=stream)
-            wave_CS, reached = np.empty((0, 0), np.float32), first
-            for frame in container.decode(stream):
-                chunk_CS = _planar(frame)
-                start = round(((frame.pts or 0) - origin) * unit_s * rate_hz)
-                if not wave_CS.size:
-                    wave_CS = np.zeros((len(chunk_CS), end - first), np.float32)
-                low, high = max(start, first), min(start + chunk_CS.shape[1], end)
-                if low < high and len(chunk_CS) == len(wave_CS):
-                    wave_CS[:, low - first : high - first] = chunk_CS[:, low - start : high - start]
-                    reached = max(reached, high)
-                if start >= end:
-                    break
-            return wave_CS[:, : reached - first]
-    except av.error.FFmpegError as error:
-        raise DecodeError(f"the sound is damaged: {error.strerror}; write the file again") from error
+    with open_container(media) as container:
+        stream = _audio_stream(container)
+        origin, unit_s = stream.start_time or 0, float(stream.time_base or 1 / rate_hz)
+        if first > SEEK_MARGIN_S * rate_hz:
+            container.seek(int((first / rate_hz - SEEK_MARGIN_S) / unit_s) + origin, stream=stream)
+        wave_CS, reached = np.empty((0, 0), np.float32), first
+        for frame in container.decode(stream):
+            chunk_CS = _planar(frame)
+            start = round(((frame.pts or 0) - origin) * unit_s * rate_hz)
+            if not wave_CS.size:
+                wave_CS = np.zeros((len(chunk_CS), end - first), np.float32)
+            low, high = max(start, first), min(start + chunk_CS.shape[1], end)
+            if low < high and len(chunk_CS) == len(wave_CS):
+                wave_CS[:, low - first : high - first] = chunk_CS[:, low - start : high - start]
+                reached = max(reached, high)
+            if start >= end:
+                break
+        return wave_CS[:, : reached - first]
 
 
 def _planar(frame: av.AudioFrame) -> np.ndarray:
-    values = frame.to_ndarray()
+    try:
+        values = frame.to_ndarray()
+    except ValueError as error:
+        raise DecodeError(f"samples of type {frame.format.name} are not taken; export 16-bit or float samples") from error
     channels = len(frame.layout.channels)
     return _to_float(values if frame.format.is_planar else values.reshape(-1, channels).T)

@@ -25,12 +25,15 @@ def open_container(media: Media) -> Iterator[av.container.InputContainer]:
     """The container of bytes, a pathlib.Path, URI or open binary file; closed at the end, but a file passed in stays open.
 
     Raises:
-        DecodeError: FFmpeg knows no such container, or it is damaged.
+        DecodeError: FFmpeg knows no such container, or it fails while it is read in the block.
     """
     with open_media(media) as file:
         try:
             container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
         except av.error.FFmpegError as error:
             raise DecodeError(f"no readable audio or video container: {error.strerror}; write the file again") from error
-        with container:
-            yield container
+        try:
+            with container:
+                yield container
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"the {container.format.name} file is damaged: {error.strerror}; write it again") from error

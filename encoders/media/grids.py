@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tokenize
 
 import numpy as np
 from PIL import Image
@@ -49,7 +50,7 @@ def read_npy(data: bytes) -> np.ndarray:
     """
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)  # type: ignore[no-any-return]
-    except (ValueError, OSError, EOFError, SyntaxError, MemoryError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, tokenize.TokenError) as error:
         raise DecodeError(f"no readable NPY array: {error}; save it again with numpy.save and allow_pickle=False") from error
 
 

@@ -121,10 +121,12 @@ def _trace(samples: np.ndarray, rate_hz: float, mime: str | None) -> Trace:
 def _read_table(data: bytes) -> tuple[pa.Table, str]:
     try:
         if data.startswith(b"PAR1"):
-            return pa.parquet.read_table(io.BytesIO(data), use_threads=False), "application/vnd.apache.parquet"
-        options = pa.csv.ReadOptions(use_threads=False)
-        return pa.csv.read_csv(io.BytesIO(data), options), "text/csv"
-    except (pa.ArrowException, OSError) as error:
+            table, mime = pa.parquet.read_table(io.BytesIO(data), use_threads=False), "application/vnd.apache.parquet"
+        else:
+            table, mime = pa.csv.read_csv(io.BytesIO(data), pa.csv.ReadOptions(use_threads=False)), "text/csv"
+        table.validate(full=True)
+        return table.rename_columns(table.column_names), mime  # which fails here for names that are not UTF-8
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DecodeError(f"neither a readable CSV nor a readable Parquet file: {error}; write it again") from error
 
 

@@ -45,7 +45,7 @@ class Clip:
         with open_container(media) as container:
             stream = _video_stream(container)
             self._rotation = _rotation(container, stream)
-            width, height = stream.codec_context.width, stream.codec_context.height
+            self._stored_size = width, height = stream.codec_context.width, stream.codec_context.height
             self.width, self.height = (height, width) if self._rotation % 180 else (width, height)
             self.rate_hz = float(stream.average_rate or stream.guessed_rate or ARRAY_RATE_HZ)
             self.duration_s = _duration_s(container, stream)
@@ -76,11 +76,8 @@ class Clip:
         with open_container(self._media) as container:
             stream = _video_stream(container)
             frames: list[np.ndarray] = []
-            try:
-                for frame in _frames_on_show(container, stream, times_s, self.duration_s, 1 / self.rate_hz):
-                    frames.append(frames[-1] if frame is None else self._convert(frame, at_least))
-            except av.error.FFmpegError as error:
-                raise DecodeError(f"the video is damaged: {error.strerror}; write the file again") from error
+            for frame in _frames_on_show(container, stream, times_s, self.duration_s, 1 / self.rate_hz):
+                frames.append(frames[-1] if frame is None else self._convert(frame, at_least))
         return np.stack(frames)
 
     def poster(self) -> np.ndarray:
@@ -90,8 +87,8 @@ class Clip:
         return self._poster
 
     def _convert(self, frame: av.VideoFrame, at_least: int | None) -> np.ndarray:
-        factor = min(1.0, (at_least or math.inf) / min(frame.width, frame.height))
-        width, height = max(1, round(frame.width * factor)), max(1, round(frame.height * factor))
+        factor = min(1.0, (at_least or math.inf) / min(self._stored_size))
+        width, height = (max(1, round(side * factor)) for side in self._stored_size)  # one size, should frames change theirs
         rgb = frame.reformat(width, height, "rgb24", interpolation=Interpolation.AREA).to_ndarray()
         return np.ascontiguousarray(np.rot90(rgb, self._rotation // 90))
 
@@ -192,10 +189,10 @@ def _to_pts(stream: av.video.VideoStream, time_s: float) -> int:
 
 def _rotation(container: av.container.InputContainer, stream: av.video.VideoStream) -> int:
     """Degrees counter-clockwise, a multiple of 90, that set a frame upright: phones film sideways and say so."""
-    frame = next(iter(container.decode(stream)), None)
-    if frame is None:
+    first = next(_timed_frames(container, stream, 0.0), None)
+    if first is None:
         raise DecodeError("the video has no frame that can be decoded; write the file again")
-    return round(frame.rotation / 90) % 4 * 90
+    return round(first[1].rotation / 90) % 4 * 90
 
 
 def _duration_s(container: av.container.InputContainer, stream: av.video.VideoStream) -> float:

@@ -1,0 +1,159 @@
+"""Video: frames by time out of what FFmpeg reads, without holding or reading more than needed."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from sample_media import moving, sample_files, sound_file, tone, video_file
+
+from encoders.encoder import build_encoder
+from encoders.errors import DecodeError, TooLargeError
+from encoders.media import video
+from encoders.media.video import decode_video, describe_video
+
+
+def levels(frames: np.ndarray) -> list[int]:
+    """Which frame of `moving()` each one is, by the grey of its lower half."""
+    return [round((float(frame[len(frame) // 2 :].mean()) - 10) / 10) for frame in frames]
+
+
+@pytest.mark.parametrize("name", sorted(sample_files("video")))
+def test_frames_are_spread_evenly_over_the_clip_in_every_format(name: str) -> None:
+    clip = decode_video(sample_files("video")[name])
+    assert (clip.width, clip.height) == (128, 96)
+    assert clip.duration_s == pytest.approx(2.0, abs=0.11)
+    frames = clip.frames(4)
+    assert (frames.shape, frames.dtype) == ((4, 96, 128, 3), np.uint8)
+    np.testing.assert_allclose(levels(frames), [2, 7, 12, 17], atol=1)
+    assert levels(clip.frames(20)) == list(range(20))
+
+
+def test_a_clip_of_few_frames_repeats_them() -> None:
+    still = decode_video(video_file(frames=moving(1)))
+    assert len(still.frames(8)) == 8
+    assert levels(decode_video((moving(), 10.0)).frames(4)) == [2, 7, 12, 17]
+
+
+def test_an_array_with_its_rate_is_a_clip() -> None:
+    clip = decode_video((moving(), 10.0))
+    assert clip.duration_s == 2.0
+    np.testing.assert_array_equal(clip.frames(20), moving())
+    with pytest.raises(DecodeError, match="uint8"):
+        decode_video(np.zeros((2, 4, 4), np.uint8))
+
+
+def test_large_frames_are_shrunk_to_what_is_needed() -> None:
+    frames = decode_video(video_file(frames=moving(4, 480, 640))).frames(2, at_least=120)
+    assert frames.shape == (2, 120, 160, 3)
+    assert decode_video(video_file(frames=moving(4, 96, 128))).frames(2, at_least=120).shape == (2, 96, 128, 3)
+
+
+def test_seeking_finds_the_same_frames_as_decoding_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    frames = np.repeat(random.integers(0, 256, (100, 1, 1, 3), dtype=np.uint8), 32, 1).repeat(32, 2)
+    for kind in ("mp4", "matroska"):
+        media = video_file(kind, frames=frames, rate_hz=1)
+        for count in (1, 3, 7):
+            sought = decode_video(media).frames(count)
+            monkeypatch.setattr(video, "SEEK_GAP_S", 1e9)
+            np.testing.assert_array_equal(sought, decode_video(media).frames(count))
+            monkeypatch.undo()
+
+
+def test_frames_before_the_last_ones_are_not_held_nor_the_file_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (30, 256, 256, 3), dtype=np.uint8)
+    path.write_bytes(video_file(frames=np.repeat(noise, 10, 0), rate_hz=5))
+    tracemalloc.start()
+    decode_video(path).frames(2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < min(path.stat().st_size, 40 * 256 * 256 * 3)
+
+
+def test_a_file_filmed_sideways_is_set_upright() -> None:
+    frames = np.zeros((4, 64, 128, 3), np.uint8)
+    frames[:, :, 64:] = 255  # right half bright
+    with av.open(io.BytesIO(video_file(frames=frames))) as source:
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="mp4") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            stream.metadata["rotate"] = "90"
+            for packet in source.demux(source.streams.video[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+    data = bytearray(buffer.getvalue())
+    # The track header's matrix, set to a quarter turn: (a b u, c d v, x y w) in 16.16 and 2.30 fixed point.
+    at = data.index(b"tkhd") + 4 + 40
+    turned = [0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30]
+    data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in turned)
+    clip = decode_video(bytes(data))
+    assert (clip.width, clip.height) == (64, 128)
+    frame = clip.frames(1)[0]
+    assert frame.shape == (128, 64, 3)
+    assert frame[96:].mean() > 200  # turned clockwise: what was right is below
+    assert frame[:32].mean() < 50
+
+
+def test_a_broken_header_no_frames_and_no_video_are_refused() -> None:
+    media = video_file()
+    for bad in (media[: len(media) // 2], media[:100], b"\0" * 5000):
+        with pytest.raises(DecodeError):
+            decode_video(bad)
+    for soundless in (
+        sound_file("WAV", tone(), 16_000),
+        video_file("ipod", frames=np.empty((0, 0, 0, 3), np.uint8), sound=tone()),
+    ):
+        with pytest.raises(DecodeError, match="no video stream"):
+            decode_video(soundless)
+
+
+def test_a_clip_cut_off_late_is_used_and_one_cut_off_early_is_refused() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 128, 128, 3), dtype=np.uint8)
+    media = video_file("matroska", frames=noise)
+    assert len(decode_video(media[: len(media) * 9 // 10]).frames(4)) == 4
+    with pytest.raises(DecodeError, match="cut off"):
+        decode_video(media[: len(media) // 4]).frames(4)
+
+
+def test_damaged_files_are_decoded_or_refused_but_nothing_else_is_raised() -> None:
+    random = np.random.default_rng(4)
+    for media in sample_files("video").values():
+        for _ in range(15):
+            damaged = bytearray(media)
+            for at in random.integers(0, len(media), 30):
+                damaged[at] = random.integers(256)
+            try:
+                decode_video(bytes(damaged)).frames(4)
+            except (DecodeError, TooLargeError) as error:
+                assert str(error)
+
+
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "secret.ts").write_bytes(video_file("mpegts"))
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n"
+    concat = f"ffconcat version 1.0\nfile {tmp_path}/secret.ts\n"
+    for media in (playlist.encode(), concat.encode()):
+        with pytest.raises(DecodeError, match="no readable"):
+            decode_video(media)
+
+
+def test_facts_tell_size_and_duration_and_show_the_middle() -> None:
+    facts = describe_video(decode_video(video_file()))
+    assert (facts.mime, facts.width, facts.height) == ("video/mp4", 128, 96)
+    assert facts.duration_s == pytest.approx(2.0)
+    assert facts.preview is not None
+    assert len(facts.preview) < 6 * 1024
+
+
+def test_a_video_of_one_picture_has_the_vector_of_that_picture() -> None:
+    image, clip = build_encoder("demo/image"), build_encoder("demo/video")
+    frame = moving(1, 128, 128)[0]
+    assert image.tower.state_dict().keys() == clip.tower.state_dict().keys()
+    np.testing.assert_array_equal(clip.preprocess(np.repeat(frame[None], 8, 0))["frames"][3], image.preprocess(frame)["image"])
