@@ -54,10 +54,10 @@ def canonical_uri(uri: str, base: str | None = None) -> str:
     """
     scheme_match = _SCHEME.match(uri)
     if scheme_match is None:
-        if base is None or "://" not in base or uri.startswith("/"):
+        if base is None or "://" not in base or (uri.startswith("/") and not base.startswith("http")):
             return os.path.abspath(os.path.join(base or "", uri))  # noqa: PTH100, PTH118 - ten times a Path's speed
         root, path = _split_root(base)
-        return canonical_uri(root + _without_dots(f"{path.rstrip('/')}/{uri}"))
+        return canonical_uri(root + _without_dots(uri if uri.startswith("/") else f"{path.rstrip('/')}/{uri}"))
     scheme = scheme_match[1].lower()
     scheme = _SCHEMES.get(scheme, scheme)
     rest = uri[scheme_match.end() :]

@@ -1,0 +1,225 @@
+"""Sources out of a manifest's rows. In: tables as it holds them, whatever its format. Out: COLUMNS, then its own columns.
+
+`uri` names a source, relative to the manifest's folder; `media` holds its bytes. `modality`, `version`, `etag`, and `size` with
+`mtime` are used and not passed on; every other column is. A row that is no source stays a row, with the reason as `problem`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from pipelines.corpus.corpus import COLUMNS, CorpusError, Wanted
+from pipelines.corpus.place import Place, reading
+from pipelines.corpus.rows import Row, table_of
+from pipelines.corpus.versions import etag_version, look_up, nanoseconds, size_and_mtime
+from pipelines.identity import canonical_uri
+
+_USED = ("uri", "media", "modality", "version", "etag")
+INLINE_BYTES = 64 * 1024**2  # of media in one batch, about
+
+
+class BadLine(NamedTuple):
+    """A line of a manifest that is no row."""
+
+    number: int | None  # of the line, from 1
+    reason: str
+
+
+class Part(NamedTuple):
+    """Rows of a manifest, and the lines among them that are none; `problems` has a reason for rows that cannot be used."""
+
+    rows: pa.Table
+    problems: dict[int, str] = {}  # noqa: RUF012 - never changed
+    bad_lines: tuple[BadLine, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest's columns, checked, and how its rows are read.
+
+    Attributes:
+        place: the manifest.
+        folder: what its relative URIs are relative to, and the paths that globs are matched against.
+        schema: all its columns.
+    """
+
+    place: Place
+    folder: str
+    schema: pa.Schema
+    wanted: Wanted
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a manifest.
+
+        Raises:
+            CorpusError: by the name of the column.
+        """
+        names = self.schema.names
+        if "uri" not in names and "media" not in names:
+            raise CorpusError(
+                f"the manifest {self.place.uri} has neither a column `uri` nor `media` but {', '.join(names[:20]) or 'none'}; "
+                "rename the one that holds addresses to `uri`, or the bytes to `media`"
+            )
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise CorpusError(f"the manifest {self.place.uri} has column {twice[0]!r} more than once; rename or drop one")
+        for name, fits, kind in (
+            ("uri", _is_text, "strings"),
+            ("modality", _is_text, "strings"),
+            ("media", _is_bytes, "bytes"),
+        ):
+            if name in names and not fits(self.schema.field(name).type):
+                raise CorpusError(
+                    f"column `{name}` of the manifest {self.place.uri} is {self.schema.field(name).type}; it must hold {kind}"
+                )
+        taken = {*COLUMNS.names, *self.wanted.reserved}
+        clashes = [name for name in self.own.names if name in taken or name.startswith("_") or "." in name]
+        if clashes:
+            raise CorpusError(
+                f"columns {', '.join(map(repr, clashes))} of the manifest {self.place.uri} clash with names of the table's own "
+                "(or start with an underscore, or hold a dot, which is kept for its inside); rename or drop them"
+            )
+
+    @cached_property
+    def own(self) -> pa.Schema:
+        """The columns that are passed on."""
+        used = [*_USED, *(("size", "mtime") if self._has_mtime else ())]
+        fields = [field for field in self.schema if field.name not in used]
+        return pa.schema([(f.with_type(pa.string()) if pt.is_null(f.type) else f).remove_metadata() for f in fields])
+
+    @cached_property
+    def _has_mtime(self) -> bool:
+        return {"size", "mtime"} <= set(self.schema.names) and pt.is_integer(self.schema.field("size").type)
+
+    def sources(self, parts: Iterable[Part], skipped: Counter[str]) -> Iterator[pa.Table]:
+        """All parts as batches of sources, in order; unreadable lines come after the rows of their part."""
+        start = 0
+        with reading(self.place.read_uri):
+            for part in parts:
+                yield self._sources(part, start, skipped)
+                start += part.rows.num_rows
+                if part.bad_lines:
+                    yield self._bad_lines(part.bad_lines)
+
+    def _sources(self, part: Part, start: int, skipped: Counter[str]) -> pa.Table:
+        rows = list(self._rows(part, start))
+        root = self.folder.rstrip("/") + "/"
+        kept = [k for k, row in enumerate(rows) if row.problem or self.wanted.filter.wants((row.uri or "").removeprefix(root))]
+        if len(kept) < len(rows):
+            skipped["excluded"] += len(rows) - len(kept)
+            rows = [rows[k] for k in kept]
+        own = (
+            part.rows.select(self.own.names).take(kept) if len(kept) < part.rows.num_rows else part.rows.select(self.own.names)
+        )
+        table = table_of(_with_versions(rows))
+        for field, column in zip(self.own, own.columns, strict=True):
+            table = table.append_column(field, column.cast(field.type) if column.type != field.type else column)
+        return table
+
+    def _bad_lines(self, lines: Iterable[BadLine]) -> pa.Table:
+        rows = [Row(f"{self.place.uri}#line-{line.number}", problem=f"line {line.number}: {line.reason}") for line in lines]
+        table = table_of(rows)
+        for field in self.own:
+            table = table.append_column(field, pa.nulls(len(rows), field.type))
+        return table
+
+    def _rows(self, part: Part, start: int) -> Iterator[Row]:
+        count = part.rows.num_rows
+        uris = self._values(part.rows, "uri")
+        media = self._values(part.rows, "media")
+        modalities = self._values(part.rows, "modality")
+        states = self._states(part.rows)
+        ids = self._values(part.rows, "id") if "uri" not in part.rows.column_names else [None] * count
+        for k in range(count):
+            modality = modalities[k] or self.wanted.modality
+            problem = part.problems.get(k)
+            if modality is not None and modality not in self.wanted.modalities:
+                known = ", ".join(sorted(self.wanted.modalities))
+                problem, modality = problem or f"its modality is {modality!r}, which is none of {known}", None
+            name = f"{self.place.uri}#{start + k if ids[k] is None else ids[k]}"
+            version, size_bytes = states[k]
+            if media[k] is not None:
+                name = canonical_uri(uris[k], self.folder) if uris[k] else name
+                version = f"sha256:{hashlib.sha256(media[k]).hexdigest()}"
+                yield Row(name, modality, version, len(media[k]), media[k], problem=problem)
+            elif not uris[k]:
+                missing = "`uri`" if "uri" in part.rows.column_names else "`media`"
+                yield Row(name, modality, version, size_bytes, problem=problem or f"row {start + k}: {missing} is empty")
+            else:
+                uri = canonical_uri(uris[k], self.folder)
+                signed = uri != uris[k] and uris[k].startswith(("http://", "https://"))
+                yield Row(uri, modality, version, size_bytes, read_uri=uris[k] if signed else None, problem=problem)
+
+    def _values(self, rows: pa.Table, name: str) -> list[Any]:
+        return rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows
+
+    def _states(self, rows: pa.Table) -> list[tuple[str | None, int | None]]:
+        """Version and size of each row, as far as the manifest tells them."""
+        versions = self._values(rows, "version")
+        etags = self._values(rows, "etag")
+        found = [
+            (str(v) if v is not None else etag_version(str(e)) if e is not None else None)
+            for v, e in zip(versions, etags, strict=True)
+        ]
+        if not self._has_mtime:
+            return [(version, None) for version in found]
+        sizes = rows["size"].to_pylist()
+        times = rows["mtime"]
+        if pt.is_timestamp(times.type):
+            times = times.cast(pa.timestamp("ns"), safe=False).cast(pa.int64())
+        return [
+            (version or _from_mtime(size, time), size)
+            for version, size, time in zip(found, sizes, times.to_pylist(), strict=True)
+        ]
+
+
+def _from_mtime(size: int | None, time: Any) -> str | None:
+    if size is None or time is None:
+        return None
+    try:
+        return size_and_mtime(size, nanoseconds(time))
+    except ValueError:  # a text that is no time: then it is asked for
+        return None
+
+
+def _with_versions(rows: list[Row]) -> list[Row]:
+    """Ask the stores for the versions that the manifest does not tell."""
+    ask = [k for k, row in enumerate(rows) if row.version is None and row.problem is None]
+    for k, state in zip(ask, look_up([rows[k].read_uri or rows[k].uri or "" for k in ask]), strict=True):
+        rows[k] = rows[k]._replace(version=state.version, size_bytes=state.size_bytes, problem=state.problem)
+    return rows
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pt.is_dictionary(kind) else kind
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or pt.is_null(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind) or pt.is_binary_view(kind))
+
+
+def batch_rows(wanted: Wanted, schema: pa.Schema, bytes_per_row: float) -> int:
+    """Rows of a batch, fewer where each holds its media."""
+    if "media" not in schema.names:
+        return wanted.batch_rows
+    return max(1, min(wanted.batch_rows, int(INLINE_BYTES / max(1.0, bytes_per_row))))
+
+
+def require_rows(place: Place, parts: Iterator[Part]) -> None:
+    """Refuse a manifest without a single row.
+
+    Raises:
+        CorpusError: it is empty.
+    """
+    with reading(place.read_uri):
+        if not any(part.rows.num_rows or part.bad_lines for part in parts):
+            raise CorpusError(f"the manifest {place.uri} has no rows; write one row per source")
