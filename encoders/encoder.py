@@ -88,11 +88,6 @@ class Encoder:
         return {k: v for k, v in self.__dict__.items() if k != "tower"}
 
 
-def freeze(module: nn.Module) -> nn.Module:
-    """The module in evaluation mode (BatchNorm statistics must not drift), without gradients."""
-    return module.eval().requires_grad_(False)
-
-
 Factory = Callable[..., Encoder]
 _factories: dict[str, Factory] = {}
 

@@ -2,7 +2,7 @@
 
 Muon (orthogonalised momentum) turns the matrices inside a tower; AdamW the rest: biases, norms, positions, embeddings, and the
 first and the last layer, which meet raw features and write the vector. On small towers and few pairs it learns what AdamW
-alone does not (docs/decisions).
+alone does not (docs/decisions/0001-small-towers-train-with-muon.md).
 """
 
 from __future__ import annotations
