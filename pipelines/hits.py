@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from encoders.media.types import URI
 from pipelines.storage import filesystem
@@ -23,6 +24,8 @@ MAX_PLAYER_BYTES = 2 * 1024**2  # a sound or video larger than this is not put i
 MAX_PAGE_BYTES = 12 * 1024**2  # of all players of one set of hits together
 _PREVIEWS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 _PLAYABLE = re.compile(r"(audio|video)/[a-z0-9.+-]+")
+# Moved away, not allowed, no way there (which boto says by an error of its own), no such protocol here.
+_UNREADABLE = (OSError, BotoCoreError, ValueError, ImportError)
 _WIDTHS = {"#": 3, "similarity": 10, "modality": 9, "name": 28, "what": 36}  # characters, of the table for terminals
 
 
@@ -160,7 +163,7 @@ def _media(row: Mapping[str, Any], limit: int) -> bytes:
     try:
         files, path = filesystem(uri)
         data: bytes = files.cat_file(path, start=0, end=limit + 1)
-    except (OSError, ValueError, ImportError):  # moved away, not allowed, inside a manifest or archive, no such protocol here
+    except _UNREADABLE:
         return b""
     return data if len(data) <= limit else b""
 

@@ -17,7 +17,7 @@ from encoders.encoder import build_encoder, seeded_tower
 from encoders.space import Space, space_fingerprint, trained
 from pipelines.identity import item_id, source_id
 from pipelines.storage import lance_options
-from pipelines.table import VECTOR, create_table, item_schema, table_uri
+from pipelines.table import VECTOR, create_table, item_schema, open_table, table_uri
 
 WORDS = ("a", "photo", "of", "dog", "cat", "bell", "barking", "sea", "rain")
 OWN = pa.schema([pa.field("thing", pa.string()), pa.field("score", pa.float64())])
@@ -57,7 +57,7 @@ def rows_of(space: Space, media: list[tuple[str, Path]]) -> pa.Table:
 def write_table(db: Path | str, rows: pa.Table, table: str = "media") -> None:
     """Make the table, or append to it."""
     uri = table_uri(str(db), table)
-    if lance_options(uri) or not Path(uri).exists():
+    if open_table(uri) is None:
         create_table(uri, rows.schema)
     if rows.num_rows:
         lance.write_dataset(rows, uri, mode="append", storage_options=lance_options(uri))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import s3fs
 import soundfile
 from html_page import Tags
 from PIL import Image
@@ -102,6 +103,16 @@ def test_a_file_that_grew_since_is_not_put_into_the_page(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("uri", ["/nowhere/a.wav", "shards.tar/member/a.wav", "nosuch://a.wav", "http://127.0.0.1:9/a.wav"])
 def test_what_cannot_be_read_is_shown_without_a_player(uri: str) -> None:
     page = hit(uri=uri, mime="audio/wav", size_bytes=10)._repr_html_()
+    assert "<audio" not in page and "a.wav" in page
+
+
+def test_a_store_that_does_not_answer_costs_the_player_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    s3fs.S3FileSystem.clear_instance_cache()
+    page = hit(uri="s3://bucket/a.wav", mime="audio/wav", size_bytes=10)._repr_html_()
+    s3fs.S3FileSystem.clear_instance_cache()
     assert "<audio" not in page and "a.wav" in page
 
 

@@ -6,13 +6,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import lance
 import numpy as np
 import pyarrow as pa
 import pytest
 from searchable import make_media, make_space, rows_of, write_table
 
-from encoders import MediaError, SpaceError
+from encoders import URI, MediaError, SpaceError
 from encoders.space import Space
 from pipelines.index import Index, open_index
 from pipelines.table import table_uri
@@ -241,6 +242,19 @@ def test_reading_writes_nothing(db: Path, index: Index) -> None:
     index.zero_shot(["dog", "cat"])
     index.stats()
     assert lance.dataset(table_uri(str(db), "media")).version == before
+
+
+def test_a_table_and_media_on_s3_are_searched_alike(s3: str, space: Space, rows: pa.Table, index: Index) -> None:
+    store = fsspec.filesystem("s3")
+    moved = [f"{s3}/media/{Path(uri).name}" for uri in rows["uri"].to_pylist()]
+    for uri, target in zip(rows["uri"].to_pylist(), moved, strict=True):
+        store.pipe_file(target, Path(uri).read_bytes())
+    write_table(f"{s3}/index", rows.set_column(rows.schema.get_field_index("uri"), rows.schema.field("uri"), [moved]))
+    remote = open_index(f"{s3}/index")
+    image = next(uri for uri in moved if uri.endswith(".png"))
+    assert next(iter(remote.search(image=URI(image), k=1)))["uri"] == image
+    assert remote.search("dog").to_arrow()["item_id"] == index.search("dog").to_arrow()["item_id"]
+    assert remote.search("dog", modality="audio", k=2)._repr_html_().count("<audio") == 2
 
 
 def test_what_is_no_table_of_ours_is_refused(space: Space, db: Path, tmp_path: Path) -> None:
