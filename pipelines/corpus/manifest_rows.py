@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from pipelines.corpus.corpus import COLUMNS, CorpusError, Wanted
+from pipelines.corpus.modality import FolderNames
 from pipelines.corpus.place import Place, reading
-from pipelines.corpus.rows import Row, table_of
-from pipelines.corpus.versions import etag_version, look_up, nanoseconds, size_and_mtime
+from pipelines.corpus.rows import Row, table_of, with_versions
+from pipelines.corpus.versions import etag_version, nanoseconds, size_and_mtime
 from pipelines.identity import canonical_uri
 
 _USED = ("uri", "media", "modality", "version", "etag")
@@ -99,6 +100,10 @@ class Manifest:
     def _has_mtime(self) -> bool:
         return {"size", "mtime"} <= set(self.schema.names) and pt.is_integer(self.schema.field("size").type)
 
+    @cached_property
+    def _names(self) -> FolderNames:
+        return FolderNames(self.wanted.modalities)
+
     def sources(self, parts: Iterable[Part], skipped: Counter[str]) -> Iterator[pa.Table]:
         """All parts as batches of sources, in order; unreadable lines come after the rows of their part."""
         start = 0
@@ -119,7 +124,7 @@ class Manifest:
         own = (
             part.rows.select(self.own.names).take(kept) if len(kept) < part.rows.num_rows else part.rows.select(self.own.names)
         )
-        table = table_of(_with_versions(rows))
+        table = table_of(with_versions(rows))
         for field, column in zip(self.own, own.columns, strict=True):
             table = table.append_column(field, column.cast(field.type) if column.type != field.type else column)
         return table
@@ -156,6 +161,8 @@ class Manifest:
             else:
                 uri = canonical_uri(uris[k], self.folder)
                 signed = uri != uris[k] and uris[k].startswith(("http://", "https://"))
+                if modality is None and not uri.startswith(("http://", "https://")):
+                    modality = self._names.modality(uri.rpartition("/")[0])
                 yield Row(uri, modality, version, size_bytes, read_uri=uris[k] if signed else None, problem=problem)
 
     def _values(self, rows: pa.Table, name: str) -> list[Any]:
@@ -188,14 +195,6 @@ def _from_mtime(size: int | None, time: Any) -> str | None:
         return size_and_mtime(size, nanoseconds(time))
     except ValueError:  # a text that is no time: then it is asked for
         return None
-
-
-def _with_versions(rows: list[Row]) -> list[Row]:
-    """Ask the stores for the versions that the manifest does not tell."""
-    ask = [k for k, row in enumerate(rows) if row.version is None and row.problem is None]
-    for k, state in zip(ask, look_up([rows[k].read_uri or rows[k].uri or "" for k in ask]), strict=True):
-        rows[k] = rows[k]._replace(version=state.version, size_bytes=state.size_bytes, problem=state.problem)
-    return rows
 
 
 def _is_text(kind: pa.DataType) -> bool:

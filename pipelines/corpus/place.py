@@ -71,7 +71,8 @@ class Place:
     @property
     def suffix(self) -> str:
         """The extension of its name, in lower case: `.parquet`."""
-        return os.path.splitext(self.name.partition("?")[0])[1].lower()  # noqa: PTH122
+        name = self.name.partition("?")[0] if self.scheme == "http" else self.name
+        return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
     @property
     def folder(self) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipelines.corpus.corpus import COLUMNS
+from pipelines.corpus.versions import look_up
 
 
 class Row(NamedTuple):
@@ -29,10 +30,18 @@ assert list(Row._fields) == COLUMNS.names
 
 
 def tables(rows: Iterable[Row], batch_rows: int) -> Iterator[pa.Table]:
-    """The rows in batches."""
+    """The rows in batches, with their versions."""
     stream = iter(rows)
     while batch := list(islice(stream, batch_rows)):
-        yield table_of(batch)
+        yield table_of(with_versions(batch))
+
+
+def with_versions(rows: list[Row]) -> list[Row]:
+    """The rows, with the versions that they do not tell asked of their stores; an object that is not there is a problem."""
+    ask = [k for k, row in enumerate(rows) if row.version is None and row.problem is None]
+    for k, state in zip(ask, look_up([rows[k].read_uri or rows[k].uri or "" for k in ask]), strict=True):
+        rows[k] = rows[k]._replace(version=state.version, size_bytes=state.size_bytes, problem=state.problem)
+    return rows
 
 
 def table_of(rows: list[Row]) -> pa.Table:

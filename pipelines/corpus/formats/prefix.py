@@ -17,7 +17,6 @@ from pipelines.corpus.listing import File, list_files
 from pipelines.corpus.modality import NOT_MEDIA, FolderNames, extension
 from pipelines.corpus.place import Place, reading
 from pipelines.corpus.rows import Row, tables
-from pipelines.corpus.versions import look_up
 
 
 def certainty(place: Place) -> int:
@@ -43,18 +42,14 @@ def open_format(place: Place, wanted: Wanted) -> Opened:
 
 
 def _file(place: Place, wanted: Wanted, skipped: Counter[str]) -> Iterator[pa.Table]:
+    read_uri = place.read_uri if place.read_uri != place.uri else None
+    rows = _rows(place.folder, [File(place.name, None, None)], wanted, skipped)
     with reading(place.read_uri):
-        state = look_up([place.read_uri])[0]
-    folder = place.folder
-    files = [File(place.name, state.size_bytes, state.version, state.problem)]
-    other = place.read_uri if place.read_uri != place.uri else None
-    return tables((row._replace(read_uri=other) for row in _rows(folder, files, wanted, skipped)), wanted.batch_rows)
+        yield from tables((row._replace(read_uri=read_uri) for row in rows), wanted.batch_rows)
 
 
 def _folder(place: Place, wanted: Wanted, skipped: Counter[str]) -> Iterator[pa.Table]:
-    files = list_files(place, wanted.filter, skipped)
-    for table in tables(_rows(place.uri, files, wanted, skipped), wanted.batch_rows):
-        yield _with_versions(table)
+    return tables(_rows(place.uri, list_files(place, wanted.filter, skipped), wanted, skipped), wanted.batch_rows)
 
 
 def _rows(root: str, files: Iterable[File], wanted: Wanted, skipped: Counter[str]) -> Iterator[Row]:
@@ -71,18 +66,3 @@ def _rows(root: str, files: Iterable[File], wanted: Wanted, skipped: Counter[str
             continue
         modality = wanted.modality or names.modality(f"{name}/{path[: max(path.rfind('/'), 0)]}")
         yield Row(start + path, modality, version, size_bytes, problem=problem)
-
-
-def _with_versions(table: pa.Table) -> pa.Table:
-    """Ask for the versions that the listing did not tell."""
-    versions, problems = table["version"].to_pylist(), table["problem"].to_pylist()
-    open_rows = [k for k, version in enumerate(versions) if version is None and problems[k] is None]
-    if not open_rows:
-        return table
-    sizes, uris = table["size_bytes"].to_pylist(), table["uri"].to_pylist()
-    for k, state in zip(open_rows, look_up([uris[k] for k in open_rows]), strict=True):
-        versions[k], sizes[k], problems[k] = state.version, state.size_bytes, state.problem
-    for name, values in (("version", versions), ("size_bytes", sizes), ("problem", problems)):
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
-    return table
