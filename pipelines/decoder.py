@@ -30,6 +30,7 @@ MEMORY_BYTES = 4 * 1024**3  # beyond what the child holds at its start
 class Source:
     """One source to decode: its bytes inline, or where to read them (a whole object, or a range of a tar shard)."""
 
+    modality: str
     uri: str
     location: str
     size_bytes: int | None
@@ -60,10 +61,10 @@ class DecoderError(OSError):
 
 
 class Decoder:
-    """One modality's decoding child, replaced when it dies."""
+    """A space's decoding child, replaced when it dies."""
 
-    def __init__(self, space: str, modality: str, ahead: int, item_timeout_s: float = ITEM_TIMEOUT_S) -> None:
-        self._arguments = [space, modality, str(MEMORY_BYTES)]
+    def __init__(self, space: str, ahead: int, item_timeout_s: float = ITEM_TIMEOUT_S) -> None:
+        self._arguments = [space, str(MEMORY_BYTES)]
         self._ahead = ahead  # how many decoded items may wait for the tower
         self._item_timeout_s = item_timeout_s
         self._start()

@@ -1,6 +1,6 @@
 """The process in which media are read and decoded. In: sources over a pipe. Out: features and facts, or a reject, for each.
 
-Run as `python -m pipelines.decoder_child FD SPACE MODALITY MEMORY_BYTES` by pipelines/decoder.py, which owns it: whatever a
+Run as `python -m pipelines.decoder_child FD SPACE MEMORY_BYTES` by pipelines/decoder.py, which owns it: whatever a
 native decoder does to this process, its owner and the owner's tower stay.
 """
 
@@ -20,7 +20,7 @@ import torch
 from encoders.encoder import Encoder
 from encoders.errors import MediaError
 from encoders.media.types import Facts, mime_of
-from encoders.space import load_space
+from encoders.space import Space, load_space
 from pipelines.decoder import Decoded, Reject, Source
 from pipelines.storage import filesystem
 
@@ -30,23 +30,23 @@ STREAMED_BYTES = 64 * 1024**2  # larger files are handed to the decoder as an op
 
 def main() -> None:
     """Serve lists of sources until the pipe closes."""
-    fd, space, modality, memory_bytes = sys.argv[1:]
+    fd, space_uri, memory_bytes = sys.argv[1:]
     torch.set_num_threads(1)
-    encoder = load_space(space).encoder(modality)
+    space = load_space(space_uri)
     _limit_memory(int(memory_bytes))
     with Connection(int(fd)) as pipe, ThreadPoolExecutor(READERS) as readers, suppress(EOFError, BrokenPipeError):
         pipe.send("ready")
         while True:  # until the owner closes its end
-            for reply in _decode_all(encoder, pipe.recv(), readers):
+            for reply in _decode_all(space, pipe.recv(), readers):
                 pipe.send(reply)
 
 
-def _decode_all(encoder: Encoder, sources: list[Source], readers: ThreadPoolExecutor) -> Iterator[Decoded | Reject]:
+def _decode_all(space: Space, sources: list[Source], readers: ThreadPoolExecutor) -> Iterator[Decoded | Reject]:
     reads = {k: readers.submit(_read, sources[k]) for k in range(min(READERS, len(sources)))}
     for k, source in enumerate(sources):
         if k + READERS < len(sources):
             reads[k + READERS] = readers.submit(_read, sources[k + READERS])
-        stage = "read"
+        stage, encoder = "read", space.encoder(source.modality)
         try:
             medium = reads.pop(k).result()
             stage = "decode"

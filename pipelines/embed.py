@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from encoders.space import Space, load_space
@@ -62,26 +63,32 @@ class Todo:
     def __init__(self, block_rows: int) -> None:
         self._block_rows = block_rows
         self._waiting: list[pa.Table] = []
-        self._refs: list[Any] = []
-        self.rows = 0
+        self._parts: list[Any] = []
+        self.rows = self._bytes = 0
 
     def add(self, sources: pa.Table) -> None:
         """Take some sources."""
         self.rows += sources.num_rows
+        self._bytes += pc.sum(sources["size_bytes"]).as_py() or 0
         self._waiting.append(sources)
         if sum(t.num_rows for t in self._waiting) >= 64 * self._block_rows:
             start_ray()
-            self._put(self._block_rows)
+            self._store(self._block_rows)
 
-    def blocks(self, actors: int) -> list[Any]:
-        """References to all blocks; a small job is cut finer, so that every actor has four."""
-        self._put(min(self._block_rows, max(1, -(-self.rows // (4 * actors)))))
-        return self._refs
+    def datasets(self, actors: int) -> list[Any]:
+        """All of it as Ray Datasets; a small job is cut finer, so that every actor has four blocks."""
+        self._store(min(self._block_rows, max(1, -(-self.rows // (4 * actors)))))
+        return self._parts
 
-    def _put(self, rows: int) -> None:
+    @property
+    def mean_bytes(self) -> float:
+        """Mean size of a source."""
+        return self._bytes / self.rows
+
+    def _store(self, rows: int) -> None:
         if self._waiting:
             sources = pa.concat_tables(self._waiting).combine_chunks()
-            self._refs += [ray.put(sources.slice(k, rows)) for k in range(0, sources.num_rows, rows)]
+            self._parts.append(ray.data.from_blocks([sources.slice(k, rows) for k in range(0, sources.num_rows, rows)]))
         self._waiting = []
 
 
@@ -120,7 +127,7 @@ def embed(settings: EmbedSettings) -> EmbedReport:
         for _ in Planner(corpus, space, _stored(existing), rejects.known(settings.retry_rejects), tally).batches():
             pass
     else:
-        with Lease(db, settings.table, run_id) as lease, EmbedProgress() as progress, _ray_errors():
+        with Lease(db, settings.table, run_id) as lease, EmbedProgress(tally) as progress, _ray_errors():
             _run(settings, space, corpus, Ledger(uri, lease, run_id), rejects, report, progress)
     report.seconds = round(time.monotonic() - began, 3)
     return report
@@ -165,8 +172,8 @@ def _run(
         if todo:
             ledger.prepare(item_schema(space, corpus.columns))
             start_ray()
-            for modality in sorted(todo):
-                _embed_modality(space, modality, todo.pop(modality), writer, report, progress)
+            progress.begin()
+            _embed_all(space, todo, writer, report, progress)
         writer.finish()
     except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is staged
         writer.save()
@@ -177,31 +184,36 @@ def _run(
         report.audit = _audit(ledger.dataset, rows_before + tally.items_written - ledger.rows_removed)
 
 
-def _embed_modality(
-    space: Space, modality: str, todo: Todo, writer: Writer, report: EmbedReport, progress: EmbedProgress
-) -> None:
-    """One Dataset: blocks of sources in, references to blocks of rows out, handed to the writer."""
+def _embed_all(space: Space, todo: dict[str, Todo], writer: Writer, report: EmbedReport, progress: EmbedProgress) -> None:
+    """Blocks of sources in, references to blocks of rows out, handed to the writer; largest sources first.
+
+    With GPUs a Dataset for each modality, one after the other: CPU actors decode, GPU actors embed. With CPUs alone one Dataset
+    for all: one pool of actors does it all, and seven modalities start it once (docs/decisions/0003-one-pool-on-cpus.md).
+    """
     resources = Resources.of_cluster()
-    mark = recipe(space.encoder(modality).fingerprint, WHOLE)
-    batch = GPU_BATCH if resources.gpus else CPU_BATCH
-    job = Job(space.uri, modality, mark, report.corpus, report.run_id, batch)
-    blocks = todo.blocks(resources.gpus or resources.cpus)
-    dataset = ray.data.from_arrow_refs(blocks)
-    if resources.gpus:
-        dataset = _stage(dataset, Decode, job, min(resources.cpus, len(blocks)), num_cpus=1)
-        dataset = _stage(dataset, Embed, job, resources.gpus, num_gpus=1, batch_size=batch)
-    else:
-        dataset = _stage(dataset, DecodeThenEmbed, job, min(resources.cpus, len(blocks)), num_cpus=1)
-    progress.begin(modality, todo.rows)
-    done = size_bytes = 0
-    for entry in _entries(dataset):
-        if entry is None:
+    largest_first = sorted(todo, key=lambda m: todo[m].mean_bytes, reverse=True)
+    done = 0
+    for group in [[m] for m in largest_first] if resources.gpus else [largest_first]:
+        for entry in _entries(_embedded(space, {m: todo.pop(m) for m in group}, report, resources)):
+            if entry is not None:
+                done += entry.metadata.num_rows
+                writer.add(entry.ref, entry.metadata.size_bytes)
             writer.tick()
-            continue
-        done += entry.metadata.num_rows
-        size_bytes += entry.metadata.size_bytes
-        writer.add(modality, entry.ref, entry.metadata.size_bytes)
-        progress.update(modality, done, size_bytes, report.tally.rejected)
+            progress.update(done)
+
+
+def _embedded(space: Space, group: dict[str, Todo], report: EmbedReport, resources: Resources) -> Any:
+    """The Dataset of embedded rows of some modalities, not yet executed."""
+    recipes = {m: recipe(e.fingerprint, WHOLE) for m, e in space.encoders.items()}
+    batch = GPU_BATCH if resources.gpus else CPU_BATCH
+    job = Job(space.uri, recipes, report.corpus, report.run_id, batch)
+    parts = [part for work in group.values() for part in work.datasets(resources.gpus or resources.cpus)]
+    dataset = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
+    actors = min(resources.cpus, sum(part.num_blocks() for part in parts))
+    if resources.gpus:
+        dataset = _stage(dataset, Decode, job, actors, num_cpus=1)
+        return _stage(dataset, Embed, job, resources.gpus, num_gpus=1, batch_size=batch)
+    return _stage(dataset, DecodeThenEmbed, job, actors, num_cpus=1)
 
 
 def _stage(dataset: Any, stage: type, job: Job, actors: int, batch_size: int | None = None, **resources: float) -> Any:

@@ -16,6 +16,7 @@ from encoders.space import Space
 from pipelines.corpus import Corpus, find_modalities
 from pipelines.identity import recipe, source_id
 from pipelines.known import ABSENT, OTHER, SAME, Known, Seen, id_words, state_hash
+from pipelines.rejects import Rejected
 from pipelines.report import Tally
 
 WHOLE = "whole"  # the segment setting: one item a source
@@ -34,20 +35,6 @@ TODO_COLUMNS = pa.schema(  # a leading underscore marks what travels with a sour
         pa.field("_was_rejected", pa.bool_()),  # the rejects table holds a row of it
     ]
 )
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A source that has no vector, and why."""
-
-    source_id: str
-    uri: str
-    modality: str
-    version: str
-    stage: str
-    error_type: str
-    message: str
-    expected: bool = True
 
 
 @dataclass

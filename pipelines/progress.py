@@ -10,28 +10,33 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pipelines.report import Tally
+
 LINE_EVERY_S = 30.0
 
 
 class EmbedProgress:
-    """Items, bytes, rate, ETA and rejects, per modality; a context manager."""
+    """Sources, bytes, rate, ETA and rejects, in all and per modality; a context manager.
 
-    def __init__(self) -> None:
+    The line of all counts what is embedded; those of the modalities follow as it is staged for a commit.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
         self._console = Console(file=sys.stderr)
         self._live = self._console.is_terminal
         self._lines = not self._live and not os.environ.get("CI")
         self._bar = Progress(
             TextColumn("{task.description:>8}"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} sources  {task.fields[mb]:,.1f} MB  {task.fields[rate]}"),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} sources  {task.fields[note]}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[rejects]:,} rejected"),
             console=self._console,
             disable=not self._live,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._began: dict[str, float] = {}
-        self._printed = time.monotonic()
+        self._total = 0
+        self._began = self._printed = time.monotonic()
 
     def __enter__(self) -> EmbedProgress:
         self._bar.start()
@@ -45,20 +50,26 @@ class EmbedProgress:
         if self._live or self._lines:
             self._console.print(text, highlight=False)
 
-    def begin(self, modality: str, total: int) -> None:
-        """A modality starts."""
-        self._began[modality] = time.monotonic()
-        self._tasks[modality] = self._bar.add_task(modality, total=total, mb=0.0, rate="", rejects=0)
+    def begin(self) -> None:
+        """The plan is complete: the tally knows how much there is to do."""
+        planned = {modality: counts["planned"] for modality, counts in sorted(self._tally.by_modality.items())}
+        self._began = self._printed = time.monotonic()
+        self._total = sum(planned.values())
+        for name, total in {"all": self._total, **planned}.items():
+            self._tasks[name] = self._bar.add_task(name, total=total, note="")
 
-    def update(self, modality: str, done: int, size_bytes: int, rejects: int) -> None:
-        """So many of its sources are through, of so many bytes; so many of all were rejected."""
-        took_s = time.monotonic() - self._began[modality]
-        rate = f"{done / took_s:,.1f}/s" if took_s > 0 else ""
-        task = self._tasks[modality]
-        self._bar.update(task, completed=done, mb=size_bytes / 1e6, rate=rate, rejects=rejects)
+    def update(self, done: int) -> None:
+        """So many sources are through the towers."""
+        took_s = max(time.monotonic() - self._began, 1e-3)
+        rejects = self._tally.rejected - self._tally.rejected_before
+        note = f"{self._tally.bytes_embedded / 1e6:,.1f} MB  {done / took_s:,.1f}/s  {rejects:,} rejected"
+        self._bar.update(self._tasks["all"], completed=done, note=note)
+        for modality, counts in self._tally.by_modality.items():
+            if modality in self._tasks:
+                through = counts["embedded"] + counts["rejected"]
+                self._bar.update(self._tasks[modality], completed=through, note=f"{counts['rejected']:,} rejected")
         if self._lines and time.monotonic() - self._printed > LINE_EVERY_S:
             self._printed = time.monotonic()
-            total = self._bar.tasks[task].total or 0
-            left_s = (total - done) * took_s / done if done else 0.0
-            rest = f"{rate}, ETA {left_s:,.0f} s, {rejects:,} rejected"
-            self.say(f"{modality}: {done:,}/{total:,.0f} sources, {size_bytes / 1e6:,.1f} MB, {rest}")
+            left_s = (self._total - done) * took_s / done if done else 0.0
+            parts = ", ".join(f"{m} {c['embedded']:,}/{c['planned']:,}" for m, c in sorted(self._tally.by_modality.items()))
+            self.say(f"{done:,}/{self._total:,} sources, {note}, ETA {left_s:,.0f} s ({parts})")

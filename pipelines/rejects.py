@@ -7,6 +7,7 @@ hold in the same version is stale, and is cleared by the next run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -14,8 +15,21 @@ import pyarrow as pa
 
 from pipelines.known import Known, id_words, state_hash
 from pipelines.ledger import any_of, in_slices
-from pipelines.plan import Rejected
 from pipelines.table import REJECT_COLUMNS, create_table, open_table
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A source that has no vector, and why."""
+
+    source_id: str
+    uri: str
+    modality: str
+    version: str
+    stage: str
+    error_type: str
+    message: str
+    expected: bool = True
 
 
 class Rejects:

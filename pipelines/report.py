@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -93,8 +92,9 @@ class EmbedReport:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        tally: dict[str, Any] = asdict(self.tally)
+        tally = dict(vars(self.tally))  # not asdict: it takes a Counter apart
         counts = {"found": tally.pop("found"), "listed": self.tally.listed, **tally}
         counts["skipped_by_kind"], counts["skipped"] = counts["skipped"], self.tally.skipped.total()
-        own = {k: v for k, v in asdict(self).items() if k not in ("tally", "max_reject_rate")}
+        own = {k: v for k, v in vars(self).items() if k not in ("tally", "max_reject_rate", "audit")}
+        own["audit"] = self.audit and vars(self.audit)
         return json.dumps({"job": "embed", **own, **counts, "failures": self.failures})

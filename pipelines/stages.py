@@ -6,7 +6,7 @@ B batch, D dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -33,8 +33,7 @@ class Job:
     """What the workers of one Dataset need to know."""
 
     space: str
-    modality: str
-    recipe: str
+    recipes: Mapping[str, str]  # by modality
     corpus: str
     run_id: str
     batch_size: int
@@ -44,14 +43,14 @@ class Decode:
     """CPU actor: sources -> facts and features. Features travel as fixed-size binary columns: no float32, no copies."""
 
     def __init__(self, job: Job) -> None:
-        self._decoder = Decoder(job.space, job.modality, ahead=2 * job.batch_size)  # starts its child; we go on meanwhile
-        self._encoder = load_space(job.space).encoder(job.modality)
+        self._decoder = Decoder(job.space, ahead=2 * job.batch_size)  # starts its child; we go on meanwhile
+        self._space = load_space(job.space)
         self._batch_size = job.batch_size
 
     def __call__(self, todo: pa.Table) -> Iterator[pa.Table]:
         """A block of sources, as batches of rows that are ready for the tower."""
-        where = todo.select(["uri", "_location", "size_bytes", "_offset", "_media"]).to_pylist()
-        sources = [Source(r["uri"], r["_location"], r["size_bytes"], r["_offset"], r["_media"]) for r in where]
+        where = todo.select(["modality", "uri", "_location", "size_bytes", "_offset", "_media"]).to_pylist()
+        sources = [Source(*row.values()) for row in where]
         kept = todo.drop_columns(["_location", "_offset", "_media"])
         results: list[Decoded | Reject] = []
         start = 0
@@ -65,7 +64,7 @@ class Decode:
             yield self._rows(kept.slice(start, len(results)), results)
 
     def _rows(self, rows: pa.Table, results: list[Decoded | Reject]) -> pa.Table:
-        for name, feature in self._encoder.features.items():
+        for name, feature in self._space.encoder(_modality(rows)).features.items():
             rows = rows.append_column(_binary_field(name, feature), _to_binary(results, name, feature))
         facts = [r.facts if isinstance(r, Decoded) else Facts() for r in results]
         for name, kind in _FACTS.items():
@@ -84,26 +83,27 @@ class Embed:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._space = load_space(job.space)
-        self._encoder = self._space.encoder(job.modality)
-        self._embedder = Embedder(self._encoder, job.batch_size)
+        self._held: tuple[str, Embedder] | None = None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows with features -> rows of the table, `_reject_*` filled where the vector is no unit vector."""
-        features = {name: _from_binary(rows[f"_{name}"], feature) for name, feature in self._encoder.features.items()}
-        vectors_BD = self._embedder(features)
+        modality = _modality(rows)
+        encoder = self._space.encoder(modality)
+        features = {name: _from_binary(rows[f"_{name}"], feature) for name, feature in encoder.features.items()}
+        vectors_BD = self._embedder(modality)(features)
         assert vectors_BD.shape[1] == self._space.dim, f"tower made {vectors_BD.shape[1]} dimensions, not {self._space.dim}"
         rows = self._reject_bad_vectors(rows.drop_columns([f"_{name}" for name in features]), vectors_BD)
         flat = pa.array(np.nan_to_num(vectors_BD).reshape(-1), pa.float32())
         count = rows.num_rows
         constants: dict[str, Any] = {
             "corpus": self._job.corpus,
-            "recipe": self._job.recipe,
-            "encoder": self._encoder.fingerprint,
+            "recipe": self._job.recipes[modality],
+            "encoder": encoder.fingerprint,
             "run_id": self._job.run_id,
         }
         for name, value in constants.items():
             rows = rows.append_column(name, pa.array([value] * count, pa.string()))
-        ids = [item_id(u, self._job.modality) for u in rows["uri"].to_pylist()]
+        ids = [item_id(u, modality) for u in rows["uri"].to_pylist()]
         return (
             rows.append_column("item_id", pa.array(ids))
             .append_column("segment_count", pa.array([1] * count, pa.int32()))
@@ -112,6 +112,13 @@ class Embed:
             .append_column("embedded_at", pa.array([datetime.now(UTC)] * count, pa.timestamp("us", "UTC")))
             .append_column(VECTOR, pa.FixedSizeListArray.from_arrays(flat, self._space.dim))
         )
+
+    def _embedder(self, modality: str) -> Embedder:
+        """The tower of one modality; blocks come sorted, so that one at a time is enough."""
+        if self._held is None or self._held[0] != modality:
+            self._held = None  # the old tower goes before the new one comes
+            self._held = modality, Embedder(load_space(self._job.space).encoder(modality), self._job.batch_size)
+        return self._held[1]
 
     def _reject_bad_vectors(self, rows: pa.Table, vectors_BD: np.ndarray) -> pa.Table:
         norms = np.linalg.norm(vectors_BD, axis=1)
@@ -138,6 +145,11 @@ class DecodeThenEmbed:
         """A block of sources -> batches of rows of the table."""
         for rows in self._decode(todo):
             yield self._embed(rows)
+
+
+def _modality(rows: pa.Table) -> str:
+    """The one modality of a block."""
+    return str(rows["modality"][0])
 
 
 def _binary_field(name: str, feature: Feature) -> pa.Field:

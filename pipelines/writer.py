@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,7 @@ import ray
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipelines.ledger import Ledger
-from pipelines.plan import Rejected
-from pipelines.rejects import Rejects
+from pipelines.rejects import Rejected, Rejects
 from pipelines.report import Tally
 from pipelines.storage import lance_options
 
@@ -33,9 +33,8 @@ STAGING_TASKS = 4  # at most at once: back-pressure on the blocks waiting to be 
 class Staged:
     """What one staging task has written, and what the driver must do when it commits it."""
 
-    modality: str
     fragments: list[str]  # Lance fragment metadata as JSON
-    embedded: int
+    embedded: Counter[str]  # by modality
     bytes_embedded: int
     replaced: list[str]  # source ids whose older rows go
     cleared: list[str]  # source ids whose rejects go
@@ -43,7 +42,7 @@ class Staged:
 
 
 @ray.remote(num_cpus=0)
-def stage(uri: str, schema: pa.Schema, modality: str, *blocks: pa.Table) -> Staged:
+def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
     """Write the good rows of some blocks as fragments of a table, without committing them."""
     rows = pa.concat_tables(blocks)
     good = rows.filter(pc.is_null(rows["_reject_stage"]))
@@ -56,9 +55,8 @@ def stage(uri: str, schema: pa.Schema, modality: str, *blocks: pa.Table) -> Stag
             items, uri, schema=schema, mode="append", data_storage_version="2.2", storage_options=lance_options(uri)
         )
     return Staged(
-        modality=modality,
         fragments=[json.dumps(f.to_json()) for f in fragments],
-        embedded=good.num_rows,
+        embedded=Counter(good["modality"].to_pylist()),
         bytes_embedded=pc.sum(good["size_bytes"]).as_py() or 0,
         replaced=rows.filter(rows["_replaces"])["source_id"].to_pylist(),
         cleared=good.filter(good["_was_rejected"])["source_id"].to_pylist(),
@@ -66,7 +64,7 @@ def stage(uri: str, schema: pa.Schema, modality: str, *blocks: pa.Table) -> Stag
             Rejected(
                 source_id=r["source_id"],
                 uri=r["uri"],
-                modality=modality,
+                modality=r["modality"],
                 version=r["version"],
                 stage=r["_reject_stage"],
                 error_type=r["_reject_type"],
@@ -101,18 +99,13 @@ class Writer:
         self._blocks: list[Any] = []
         self._bytes = 0
         self._since = time.monotonic()
-        self._modality = ""
         self._staging: list[Any] = []
         self._pending = _Pending()
 
-    def add(self, modality: str, block: Any, size_bytes: int) -> None:
+    def add(self, block: Any, size_bytes: int) -> None:
         """Take a reference to a block of rows."""
-        if modality != self._modality:
-            self._stage_blocks()
-            self._modality = modality
         self._blocks.append(block)
         self._bytes += size_bytes
-        self.tick()
 
     def tick(self) -> None:
         """Stage and commit what is due; called often."""
@@ -142,7 +135,7 @@ class Writer:
     def _stage_blocks(self) -> None:
         if self._blocks:
             assert self._ledger.dataset is not None, "the ledger was not prepared"
-            self._staging.append(stage.remote(self._ledger.uri, self._ledger.dataset.schema, self._modality, *self._blocks))
+            self._staging.append(stage.remote(self._ledger.uri, self._ledger.dataset.schema, *self._blocks))
         self._blocks, self._bytes, self._since = [], 0, time.monotonic()
 
     def _collect(self, wait: bool) -> None:
@@ -156,9 +149,10 @@ class Writer:
             self._pending.replaced += staged.replaced
             self._pending.cleared += staged.cleared
             self._pending.rejected += staged.rejected
-            self._pending.embedded += staged.embedded
+            self._pending.embedded += staged.embedded.total()
             self._tally.bytes_embedded += staged.bytes_embedded
-            self._tally.of(staged.modality)["embedded"] += staged.embedded
+            for modality, count in staged.embedded.items():
+                self._tally.of(modality)["embedded"] += count
 
     def _commit(self) -> None:
         """Items first: they are the truth, and what the crash between the two leaves behind is a stale or missing reject."""

@@ -64,12 +64,12 @@ def hostile_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
 
 
 def _inline(*media: bytes) -> list[Source]:
-    return [Source(f"m#{k}", "m", len(m), None, m) for k, m in enumerate(media)]
+    return [Source("hostile", f"m#{k}", "m", len(m), None, m) for k, m in enumerate(media)]
 
 
 def test_a_hostile_item_costs_itself_and_its_mates_are_decoded(hostile_space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.decoder, "MEMORY_BYTES", 1 << 30)
-    decoder = Decoder(hostile_space, "hostile", ahead=2, item_timeout_s=5.0)
+    decoder = Decoder(hostile_space, ahead=2, item_timeout_s=5.0)
     media = [b"good", b"abort", b"fine", b"loop", b"nice", b"eat", b"well", b"bug", b"exit"]
     results = list(decoder.decode(_inline(*media)))
     kinds = [r.error_type if isinstance(r, Reject) else int(r.features["size"][0]) for r in results]
@@ -87,9 +87,9 @@ def test_results_come_in_order_and_bad_files_are_rejects_with_their_stage(tmp_pa
         Image.fromarray(np.full((40, 40 + k, 3), k, np.uint8)).save(buffer, "PNG")
         path = tmp_path / f"{k:02}.png"
         path.write_bytes(buffer.getvalue() if k != 3 else b"not a picture")
-        sources.append(Source(str(path), str(path), path.stat().st_size, None, None))
+        sources.append(Source("image", str(path), str(path), path.stat().st_size, None, None))
     (tmp_path / "05.png").unlink()
-    decoder = Decoder("demo", "image", ahead=4)
+    decoder = Decoder("demo", ahead=4)
     results = list(decoder.decode(sources))
     decoder.close()
     assert [r.facts.width if isinstance(r, Decoded) else r.stage for r in results] == [
@@ -102,7 +102,7 @@ def test_a_source_can_be_a_range_of_a_larger_object(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(buffer, "PNG")
     shard = tmp_path / "shard.tar"
     shard.write_bytes(b"x" * 1000 + buffer.getvalue() + b"y" * 1000)
-    decoder = Decoder("demo", "image", ahead=4)
-    (result,) = decoder.decode([Source("shard.tar#a.png", str(shard), len(buffer.getvalue()), 1000, None)])
+    decoder = Decoder("demo", ahead=4)
+    (result,) = decoder.decode([Source("image", "shard.tar#a.png", str(shard), len(buffer.getvalue()), 1000, None)])
     decoder.close()
     assert isinstance(result, Decoded) and (result.facts.width, result.facts.height) == (48, 32)
