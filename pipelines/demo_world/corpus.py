@@ -79,6 +79,13 @@ def write_corpus(
     return files
 
 
+def process_count() -> int:
+    """The cores this process may use."""
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )  # macOS has only the latter
+
+
 def check_modalities(modalities: Sequence[str]) -> None:
     """Raises ValueError for modalities that cannot be written."""
     if not modalities or len(set(modalities)) < len(modalities):
@@ -126,7 +133,7 @@ def _write_block(out: str, scenes: tuple[Scene, ...], modalities: tuple[str, ...
 
 def _written_blocks(out: str, scene_blocks: Iterator[tuple[Scene, ...]], modalities: tuple[str, ...]) -> Iterator[Block]:
     """Blocks in order, after their files are written; a few are under way at any time."""
-    processes = len(os.sched_getaffinity(0))
+    processes = process_count()
     underway: deque[Future[Block]] = deque()
     with _single_threaded(), ProcessPoolExecutor(processes, get_context("spawn"), _start_worker) as pool:
         try:

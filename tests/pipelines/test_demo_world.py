@@ -43,7 +43,7 @@ from pipelines.demo_world import (
     write_corpus,
 )
 from pipelines.demo_world.canvas import Sprite
-from pipelines.demo_world.corpus import BLOCK_SCENES, BLOCKS_AHEAD
+from pipelines.demo_world.corpus import BLOCK_SCENES, BLOCKS_AHEAD, process_count
 from pipelines.demo_world.files import scene_files
 from pipelines.demo_world.inertia import VIBRATIONS
 from pipelines.demo_world.picture import SURFACE_K, THING_PAINTERS, shot
@@ -332,7 +332,7 @@ def test_a_video_shows_its_frames_for_two_seconds_with_the_sound_of_its_scene() 
 
 def test_scenes_are_drawn_only_as_they_are_written_and_a_failure_leaves_no_manifest(tmp_path: Path) -> None:
     ahead: list[int] = []
-    most = (BLOCKS_AHEAD * len(os.sched_getaffinity(0)) + 2) * BLOCK_SCENES
+    most = (BLOCKS_AHEAD * process_count() + 2) * BLOCK_SCENES
 
     def endless() -> Iterator[Scene]:
         for seed in range(most * 2):
