@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import av
 import av.audio
@@ -28,7 +28,8 @@ MAX_DURATION_S = 24 * 3600.0
 MAX_CHANNELS = 64
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 768_000
 RATE_GRID_HZ = 25  # resampling treats a rate as the nearest multiple: an odd one would need a filter of gigabytes
-WHOLE_PREVIEW_S = 30.0  # a longer sound is drawn from a glimpse per column
+WHOLE_PREVIEW_S = 30.0  # a longer sound is drawn from glimpses
+GLIMPSES = 32
 GLIMPSE_S = 0.02
 SEEK_MARGIN_S = 0.5  # decoding starts this much ahead, so that codecs have settled
 
@@ -141,14 +142,16 @@ def _resampler(rate_hz: int, new_rate_hz: int) -> torch.nn.Module:
 
 def _envelope(sound: Sound, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest sample in each of `columns` parts of the sound."""
-    edges = np.linspace(0, sound.num_samples, columns + 1).astype(int)
     if sound.duration_s <= WHOLE_PREVIEW_S:
         mono_S = sound.samples().mean(0)
+        edges = np.linspace(0, sound.num_samples, columns + 1).astype(int)
         parts = [mono_S[a : max(b, a + 1)] for a, b in itertools.pairwise(edges)]
         parts = [part if part.size else mono_S[-1:] for part in parts]
     else:
         glimpse = round(GLIMPSE_S * sound.rate_hz)
-        parts = [sound.samples(a, a + glimpse).mean(0) for a in edges[:-1]]
+        starts = np.linspace(0, sound.num_samples - glimpse, GLIMPSES).astype(int)
+        glimpses = [sound.samples(start, start + glimpse).mean(0) for start in starts]
+        parts = [glimpses[column * GLIMPSES // columns] for column in range(columns)]
     return np.array([part.min() for part in parts]), np.array([part.max() for part in parts])
 
 
@@ -174,17 +177,30 @@ def _to_float(wave: np.ndarray) -> np.ndarray:
 
 
 def _from_soundfile(data: bytes, mime: str | None) -> Sound:
-    with soundfile.SoundFile(io.BytesIO(data)) as file:
-        return Sound(partial(_read_soundfile, data), file.samplerate, file.frames, mime)
+    reader = _SoundFileReader(data)
+    return Sound(reader, reader.file.samplerate, reader.file.frames, mime)
 
 
-def _read_soundfile(data: bytes, first: int, end: int) -> np.ndarray:
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            file.seek(first)
-            return file.read(end - first, dtype="float32", always_2d=True).T  # type: ignore[no-any-return]
-    except soundfile.LibsndfileError as error:
-        raise DecodeError(f"the sound is damaged: {error}; write the file again") from error
+class _SoundFileReader:
+    """Reads parts of a file that stays open, as finding a place in an MP3 anew means counting its frames; pickles its bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @cached_property
+    def file(self) -> soundfile.SoundFile:
+        """The open file; raises LibsndfileError."""
+        return soundfile.SoundFile(io.BytesIO(self.data))
+
+    def __call__(self, first: int, end: int) -> np.ndarray:
+        try:
+            self.file.seek(first)
+            return self.file.read(end - first, dtype="float32", always_2d=True).T  # type: ignore[no-any-return]
+        except soundfile.LibsndfileError as error:
+            raise DecodeError(f"the sound is damaged: {error}; write the file again") from error
+
+    def __getstate__(self) -> dict[str, bytes]:
+        return {"data": self.data}
 
 
 def _from_container(media: Media, mime: str | None) -> Sound:

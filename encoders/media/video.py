@@ -12,7 +12,7 @@ import av
 import av.container
 import av.video
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
 from encoders.errors import DecodeError, TooLargeError
@@ -75,9 +75,10 @@ class Clip:
         """The frames on show at rising times in seconds from the start, uint8 (len(times_s), H, W, 3); else as `frames`."""
         with open_container(self._media) as container:
             stream = _video_stream(container)
+            converter = VideoReformatter()  # one for all frames: it costs as much to set up as to decode a small one
             frames: list[np.ndarray] = []
             for frame in _frames_on_show(container, stream, times_s, self.duration_s, 1 / self.rate_hz):
-                frames.append(frames[-1] if frame is None else self._convert(frame, at_least))
+                frames.append(frames[-1] if frame is None else self._convert(converter, frame, at_least))
         return np.stack(frames)
 
     def poster(self) -> np.ndarray:
@@ -86,10 +87,10 @@ class Clip:
             self._poster = self.frames_at([self.duration_s / 2], LONGEST_SIDE)[0]
         return self._poster
 
-    def _convert(self, frame: av.VideoFrame, at_least: int | None) -> np.ndarray:
+    def _convert(self, converter: VideoReformatter, frame: av.VideoFrame, at_least: int | None) -> np.ndarray:
         factor = min(1.0, (at_least or math.inf) / min(self._stored_size))
         width, height = (max(1, round(side * factor)) for side in self._stored_size)  # one size, should frames change theirs
-        rgb = frame.reformat(width, height, "rgb24", interpolation=Interpolation.AREA).to_ndarray()
+        rgb = converter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA).to_ndarray()
         return np.ascontiguousarray(np.rot90(rgb, self._rotation // 90))
 
 
