@@ -13,8 +13,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_type_hints
 
 import fsspec
 from jsonargparse import ArgumentParser
@@ -67,7 +68,7 @@ def run_job(
     """
     parser = _parser(config_class, job.__module__, positional)
     try:
-        arguments = parser.parse_args([_flag(word) for word in (sys.argv[1:] if argv is None else argv)])
+        arguments = parser.parse_args(None if argv is None else list(argv))
     except SystemExit as stop:  # argparse has printed what is wrong
         return BAD_INPUT if stop.code else DONE
     try:
@@ -92,26 +93,41 @@ def run_job(
 
 
 def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> ArgumentParser:
-    verb = module.rpartition(".")[2] if module != "__main__" else sys.argv[0].rpartition("/")[2].removesuffix(".py")
+    """Flags with dashes, one a field; a bool is a bare flag, a list takes several words. A YAML file has the fields' names."""
+    verb = module.rpartition(".")[2] if module != "__main__" else Path(sys.argv[0]).stem
     parser = ArgumentParser(prog=f"bindery {verb}", description=(config_class.__doc__ or "").partition("\n")[0])
-    optional = {f.name for f in fields(config_class) if f.default is not MISSING}
-    for name in positional:
-        parser.add_argument(name, type=str, nargs="?" if name in optional else None, help=_help(config_class, name))
-    parser.add_class_arguments(config_class, skip=set(positional))
+    types = get_type_hints(config_class)
+    for field in fields(config_class):
+        optional = field.default is not MISSING
+        options: dict[str, Any] = {"help": _help(config_class, field.name), **({"default": field.default} if optional else {})}
+        if field.name in positional:
+            parser.add_argument(field.name, type=types[field.name], **({"nargs": "?"} if optional else {}), **options)
+        elif types[field.name] is bool:
+            parser.add_argument(_flag(field.name), action="store_true", help=options["help"])
+        elif types[field.name] == Sequence[str]:
+            parser.add_argument(_flag(field.name), type=str, nargs="+", **options)
+        else:
+            parser.add_argument(_flag(field.name), type=types[field.name], required=not optional, **options)
     parser.add_argument("--config", action="config", help="a YAML file with the same names; flags win over it")
     parser.add_argument("--report", type=str | None, default=None, help="also write the JSON report to this path or URI")
     return parser
 
 
-def _flag(word: str) -> str:
-    """`--item-id=x` -> `--item_id=x`: flags are written with dashes, fields with underscores."""
-    name, equals, value = word.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _help(config_class: type[Any], name: str) -> str:
-    lines = [line.strip() for line in (config_class.__doc__ or "").splitlines()]
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:")), "")
+    """What the docstring's `Args` say of a field, its continuation lines included."""
+    found: list[str] = []
+    for line in (config_class.__doc__ or "").splitlines():
+        if line.strip().startswith(f"{name}:") and not found:
+            found.append(line.partition(":")[2].strip())
+        elif found and line.startswith(" " * 12):
+            found.append(line.strip())
+        elif found:
+            break
+    return " ".join(found)
 
 
 def _failed(error: Exception, code: int) -> int:
