@@ -93,7 +93,7 @@ def _cast_one(value: pa.Scalar, field: pa.Field, k: int, problems: dict[int, str
     try:
         return value.cast(pa.string()).cast(field.type).as_py()
     except pa.ArrowInvalid:
-        shown = value.as_py()[:60]
+        shown = value.as_py()[:60].decode("utf-8", "backslashreplace")
         problems[k] = f"column {field.name!r} is {field.type}, but {shown!r} is none"
         return None
 

@@ -33,10 +33,14 @@ def expand_braces(pattern: str) -> list[str]:
     else:
         first, last, width = int(span[1]), int(span[2]), len(span[1])
         if last - first >= MAX_EXPANSIONS:
-            raise ValueError(f"{pattern!r} stands for more than {MAX_EXPANSIONS:,} paths; write fewer numbers")
+            raise ValueError(f"{pattern!r} stands for more than {MAX_EXPANSIONS:,} paths; write fewer choices")
         choices = [f"{number:0{width}}" for number in range(first, last + 1)]
-    head, tail = pattern[: match.start()], expand_braces(pattern[match.end() :])
-    return [f"{head}{choice}{rest}" for choice in choices for rest in tail]
+    expanded: list[str] = []
+    for choice in choices:
+        expanded += expand_braces(f"{pattern[: match.start()]}{choice}{pattern[match.end() :]}")
+        if len(expanded) > MAX_EXPANSIONS:
+            raise ValueError(f"{pattern!r} stands for more than {MAX_EXPANSIONS:,} paths; write fewer choices")
+    return expanded
 
 
 @dataclass(frozen=True)

@@ -95,12 +95,11 @@ def _local_state(path: str) -> State:
 
 
 def _remote_state(uri: str) -> State:
-    fs = store(uri)
     try:
+        fs = store(uri)
         about = fs.info(fs._strip_protocol(uri))
     except FileNotFoundError as error:  # fsspec's word for whatever an HTTP server answers; its text may hold a signature
-        status = getattr(error.__cause__, "status", 404)
-        return State(None, None, "not found" if status == 404 else f"the server answered with status {status}")
+        return State(None, None, _why_not(error.__cause__))
     except (PermissionError, ValueError) as error:
         return State(None, None, str(error) or "no permission")
     if about["type"] != "file":
@@ -108,6 +107,13 @@ def _remote_state(uri: str) -> State:
     size = about.get("size")
     # A server that tells neither etag nor time leaves the size, if anything, to go by.
     return State(version_of(about) or f"size-{size}", size)
+
+
+def _why_not(cause: BaseException | None) -> str:
+    status = getattr(cause, "status", None)
+    if status not in (None, 404):
+        return f"the server answered with status {status}"
+    return "not found" if status == 404 or cause is None else f"the server does not answer ({type(cause).__name__})"
 
 
 def _listed(uris: Sequence[str]) -> dict[str, State]:

@@ -30,6 +30,7 @@ from pipelines.identity import canonical_uri, is_local
 
 SHARDS_AT_ONCE = 8  # remote ones, whose headers are read ahead
 BLOCK_BYTES = 1024**2  # of one read: about twenty headers of small members, or one of large ones
+FIRST_SHARDS = 100  # of a pattern: if none of them is there, it is misspelt
 _WILD = "*?["
 
 
@@ -57,7 +58,8 @@ def open_format(place: Place, wanted: Wanted) -> Opened:
     """
     with reading(place.read_uri):
         uris = _shard_uris(place)
-    if not uris:
+        missing = all(state.problem == "not found" for state in look_up(uris[:FIRST_SHARDS]))  # none at all, too
+    if missing:
         raise CorpusError(f"no tar shard is at {place.uri}; check the spelling (dir/*.tar, dir/shard-{{000..012}}.tar)")
 
     def rows(skipped: Counter[str]) -> Iterator[pa.Table]:
