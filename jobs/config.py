@@ -101,9 +101,11 @@ def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> 
         optional = field.default is not MISSING
         options: dict[str, Any] = {"help": _help(config_class, field.name), **({"default": field.default} if optional else {})}
         if field.name in positional:
-            parser.add_argument(field.name, type=types[field.name], **({"nargs": "?"} if optional else {}), **options)
+            if optional:
+                options["nargs"] = "?"
+            parser.add_argument(field.name, type=types[field.name], **options)
         elif types[field.name] is bool:
-            parser.add_argument(_flag(field.name), action="store_true", help=options["help"])
+            parser.add_argument(_flag(field.name), action="store_true", help=_help(config_class, field.name))
         elif types[field.name] == Sequence[str]:
             parser.add_argument(_flag(field.name), type=str, nargs="+", **options)
         else:

@@ -121,9 +121,7 @@ class Manifest:
         if len(kept) < len(rows):
             skipped["excluded"] += len(rows) - len(kept)
             rows = [rows[k] for k in kept]
-        own = (
-            part.rows.select(self.own.names).take(kept) if len(kept) < part.rows.num_rows else part.rows.select(self.own.names)
-        )
+        own = part.rows.select(self.own.names).take(pa.array(kept, pa.int64()))
         table = table_of(with_versions(rows))
         for field, column in zip(self.own, own.columns, strict=True):
             table = table.append_column(field, column.cast(field.type) if column.type != field.type else column)
