@@ -90,7 +90,7 @@ def _guess(head: bytes | BaseException | None, row: dict[str, Any]) -> Guess:
 def _name(row: dict[str, Any]) -> str:
     """The name that a source's extension is taken from; `#` and `?` are no marks in it."""
     uri: str = row["uri"]
-    if uri.startswith(("http://", "https://")):
+    if row["container"] is None and uri.startswith(("http://", "https://")):
         uri = uri.partition("?")[0].partition("#")[0]
     return re.sub("[?#]", "_", uri.rpartition("/")[2])
 
