@@ -14,6 +14,7 @@ from sample_media import sample, sample_files
 from encoders.embedder import Embedder
 from encoders.encoder import Encoder, build_encoder, list_encoders, seeded_tower
 from encoders.errors import DecodeError
+from encoders.media.types import URI
 from encoders.space import Space, load_space, space_fingerprint, trained
 
 ENCODERS = list_encoders()
@@ -70,7 +71,7 @@ def test_a_decoded_medium_preprocesses_like_its_bytes_and_decodes_to_itself(name
         np.testing.assert_array_equal(encoder.preprocess(decoded)[key], value)
 
 
-def test_a_path_and_an_open_file_preprocess_like_bytes_and_the_file_stays_open(name: str, tmp_path: Path) -> None:
+def test_a_path_a_uri_and_an_open_file_preprocess_like_bytes_and_the_file_stays_open(name: str, tmp_path: Path) -> None:
     encoder = encoder_of(name)
     for file, media in sample_files(encoder.modality).items():
         path = tmp_path / file
@@ -80,8 +81,9 @@ def test_a_path_and_an_open_file_preprocess_like_bytes_and_the_file_stays_open(n
             for key, value in encoder.preprocess(opened).items():
                 np.testing.assert_array_equal(value, wanted[key])
             assert not opened.closed
-        for key, value in encoder.preprocess(path).items():
-            np.testing.assert_array_equal(value, wanted[key])
+        for named in (path, URI(path.as_uri())):
+            for key, value in encoder.preprocess(named).items():
+                np.testing.assert_array_equal(value, wanted[key])
 
 
 def test_no_bytes_and_foreign_bytes_are_decode_errors(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sample_media import distances_mm, npy_file, picture, picture_file, sample_f
 from encoders.encoder import build_encoder
 from encoders.errors import DecodeError
 from encoders.media.depth import decode_depth, describe_depth
+from encoders.media.imu import decode_imu
 from encoders.media.thermal import decode_thermal, describe_thermal
 
 
@@ -66,6 +68,21 @@ def test_pictures_objects_and_damage_are_refused(decode: object) -> None:
     for media in bad:
         with pytest.raises(DecodeError):
             decode(media)  # type: ignore[operator]
+
+
+def test_nothing_in_an_npy_is_ever_executed(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    media = npy_file(np.array([Trap()], object))
+    np.load(io.BytesIO(media), allow_pickle=True)
+    assert (tmp_path / "sprung").exists()  # the trap works
+    (tmp_path / "sprung").unlink()
+    for decode in (decode_depth, decode_thermal, decode_imu):
+        with pytest.raises(DecodeError, match="allow_pickle=False"):
+            decode(media)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_depth_of_8_bits_or_without_any_distance_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from encoders.encoder import build_encoder
 from encoders.errors import DecodeError, TooLargeError
@@ -43,3 +44,14 @@ def test_words_have_the_id_of_their_place_in_the_vocabulary_and_others_are_unkno
     assert list(preprocess("A dog's DOG, über!")["token_ids"][:6]) == [2, 3, 1, 3, 1, 0]
     assert list(preprocess("!!!")["token_ids"][:2]) == [1, 0]
     assert preprocess("dog " * 100)["token_ids"].tolist() == [3] * 16
+
+
+def test_padding_is_neither_attended_to_nor_averaged() -> None:
+    encoder = build_encoder("demo/text", {"vocabulary": ["a", "dog"]})
+    tower = encoder.build_tower().eval()
+    token_ids = torch.from_numpy(encoder.preprocess("a dog")["token_ids"])[None]
+    with torch.inference_mode():
+        before = tower(token_ids=token_ids)
+        tower.get_parameter("embedding.weight")[0] = 100.0
+        tower.get_parameter("position")[:, 2:] = -50.0
+        torch.testing.assert_close(tower(token_ids=token_ids), before)

@@ -135,13 +135,17 @@ def test_damaged_files_are_decoded_or_refused_but_nothing_else_is_raised() -> No
                 assert str(error)
 
 
-def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
-    (tmp_path / "secret.ts").write_bytes(video_file("mpegts"))
-    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n"
-    concat = f"ffconcat version 1.0\nfile {tmp_path}/secret.ts\n"
-    for media in (playlist.encode(), concat.encode()):
-        with pytest.raises(DecodeError, match="no readable"):
-            decode_video(media)
+def test_a_playlist_opens_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret.ts").write_bytes(video_file("mpegts"))
+    Path("a.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.ts\n#EXT-X-ENDLIST\n")
+    Path("a.ffconcat").write_text("ffconcat version 1.0\nfile secret.ts\n")
+    for name in ("a.m3u8", "a.ffconcat"):
+        with av.open(name) as playlist:  # FFmpeg itself would follow it
+            assert playlist.streams.video
+        for media in (Path(name), Path(name).read_bytes()):
+            with pytest.raises(DecodeError, match="no readable"):
+                decode_video(media)
 
 
 def test_facts_tell_size_and_duration_and_show_the_middle() -> None:
