@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.embed_memory
 
-Embeds 1,000 and then 20,000 small pictures with the demo space, each in a process of its own, and samples the whole process tree
-(driver, Ray, actors, decoding children): private memory plus what lies in Ray's shared object store.
+Embeds 1,000 and then 20,000 small pictures with the demo space, each in a process of its own, and samples the whole process
+tree (driver, Ray, actors, decoding children): private memory plus what lies in Ray's shared object store.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
         runs = [measure(count, Path(folder)) for count in COUNTS]
     result = {
         "what": "peak memory of an embed run, by number of pictures",
-        "machine": f"{psutil.cpu_count()} CPUs, {psutil.virtual_memory().total >> 30} GiB, {platform.processor() or platform.machine()}",
+        "machine": f"{psutil.cpu_count()} CPUs, {psutil.virtual_memory().total >> 30} GiB, {platform.machine()}",
         "versions": {"python": platform.python_version(), "ray": ray.__version__},
         "runs": runs,
         "ratio_private": round(runs[-1]["peak_private_bytes"] / runs[0]["peak_private_bytes"], 3),

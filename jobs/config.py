@@ -95,7 +95,9 @@ def run_job(
 def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> ArgumentParser:
     """Flags with dashes, one a field; a bool is a bare flag, a list takes several words. A YAML file has the fields' names."""
     verb = module.rpartition(".")[2] if module != "__main__" else Path(sys.argv[0]).stem
-    parser = ArgumentParser(prog=f"bindery {verb}", description=(config_class.__doc__ or "").partition("\n")[0])
+    parser = ArgumentParser(
+        prog=f"bindery {verb}", allow_abbrev=False, description=(config_class.__doc__ or "").partition("\n")[0]
+    )
     types = get_type_hints(config_class)
     for field in fields(config_class):
         optional = field.default is not MISSING

@@ -1,0 +1,79 @@
+"""What a scheduler sees of a job: flags, a config file, one JSON line, exit codes."""
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobs.config import BAD_INPUT, DONE, GATE_FAILED, INTERNAL, STOPPED, JsonReport, run_job
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """Do a task.
+
+    Args:
+        what: the task, in a word
+            or two.
+        how_often: how often.
+        quickly: without care.
+        only: names to take.
+    """
+
+    what: str
+    how_often: int = 1
+    quickly: bool = False
+    only: Sequence[str] = ()
+
+
+def _task(config: TaskConfig) -> JsonReport:
+    match config.what:
+        case "gate":
+            return JsonReport({"failed": True}, exit_code=GATE_FAILED)
+        case "bad":
+            raise ValueError("'bad' is no task; choose another")
+        case "away":
+            raise ConnectionError("the store does not answer")
+        case "bug":
+            raise KeyError("ours")
+        case "stop":
+            os.kill(os.getpid(), signal.SIGTERM)
+    return JsonReport({"how_often": config.how_often, "quickly": config.quickly, "only": list(config.only)})
+
+
+def _run(*argv: str) -> int:
+    return run_job(TaskConfig, _task, argv, positional=("what",))
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [("well", DONE), ("gate", GATE_FAILED), ("bad", BAD_INPUT), ("away", STOPPED), ("bug", INTERNAL), ("stop", STOPPED)],
+)
+def test_exit_codes_tell_a_scheduler_what_to_do(what: str, code: int) -> None:
+    assert _run(what) == code
+
+
+def test_bad_flags_end_with_two_and_name_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("well", "--how-oft", "often") == BAD_INPUT
+    assert _run("well", "--how-often", "often") == BAD_INPUT
+    assert "--how-often" in capsys.readouterr().err
+
+
+def test_the_last_line_is_the_report_and_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("how_often: 3\nquickly: true\nonly: [a, b]\n")
+    report = tmp_path / "out" / "report.json"
+    report.parent.mkdir()
+    assert _run("well", "--config", str(config), "--how-often", "5", "--report", str(report)) == DONE
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said == {"how_often": 5, "quickly": True, "only": ["a", "b"]} == json.loads(report.read_text())
+
+
+def test_help_tells_what_the_docstring_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("--help") == DONE
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the task, in a word or two" in told and "--how-often" in told and "Do a task." in told
