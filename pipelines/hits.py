@@ -26,7 +26,7 @@ _PREVIEWS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "i
 _PLAYABLE = re.compile(r"(audio|video)/[a-z0-9.+-]+")
 # Moved away, not allowed, no way there (which boto says by an error of its own), no such protocol here.
 _UNREADABLE = (OSError, BotoCoreError, ValueError, ImportError)
-_WIDTHS = {"#": 3, "similarity": 10, "modality": 9, "name": 28, "what": 36}  # characters, of the table for terminals
+_WIDEST = {"#": 9, "similarity": 9, "modality": 12, "name": 28, "what": 40, "labels": 120}  # characters, in a terminal's table
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,15 @@ class Hits:
         heading = f"{len(self)} hits for {_plain(self.query)}"
         if not len(self):
             return heading
-        lines = ["  ".join(title.ljust(width) for title, width in _WIDTHS.items())]
+        lines = [tuple(_WIDEST)]
         for number, row in enumerate(self, 1):
             labels = " ".join(f"{name}={value}" for name, value in _labels(row))
             what = "; ".join(part for part in (str(row.get("text") or ""), _facts(row)) if part)
-            cells = (str(number), f"{row['similarity']:.3f}", str(row.get("modality", "")), _name(row), what)
-            fitted = (_fit(cell, width) for cell, width in zip(cells, _WIDTHS.values(), strict=True))
-            lines.append("  ".join([*fitted, _plain(labels)]))
-        return "\n".join([heading, *(line.rstrip() for line in lines)])
+            cells = (str(number), f"{row['similarity']:.3f}", str(row.get("modality", "")), _name(row), what, labels)
+            lines.append(tuple(_cut(cell, widest) for cell, widest in zip(cells, _WIDEST.values(), strict=True)))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        fitted = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+        return "\n".join([heading, *fitted])
 
     def _repr_html_(self) -> str:
         """Cards with pictures and players, for notebooks; needs nothing from the network."""
@@ -194,6 +195,6 @@ def _plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
-def _fit(text: str, width: int) -> str:
+def _cut(text: str, widest: int) -> str:
     plain = _plain(text)
-    return plain.ljust(width) if len(plain) <= width else plain[: width - 1] + "…"
+    return plain if len(plain) <= widest else plain[: widest - 1] + "…"

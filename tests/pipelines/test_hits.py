@@ -51,7 +51,7 @@ def test_rows_come_out_in_every_form(index: Index) -> None:
 def test_the_table_for_terminals_has_a_line_a_hit(index: Index) -> None:
     hits = index.search("dog", k=3, modality="text")
     heading, titles, *lines = repr(hits).splitlines()
-    assert heading == '3 hits for text "dog"' and titles.split() == ["#", "similarity", "modality", "name", "what"]
+    assert heading == '3 hits for text "dog"' and titles.split() == ["#", "similarity", "modality", "name", "what", "labels"]
     for line, row in zip(lines, hits, strict=True):
         assert f"{row['similarity']:.3f}" in line and row["text"][:20] in line and f"thing={row['thing']}" in line
 
