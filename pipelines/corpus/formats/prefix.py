@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from pipelines.corpus.corpus import CorpusError, Opened, Wanted
-from pipelines.corpus.globs import Filter
 from pipelines.corpus.listing import File, list_files
 from pipelines.corpus.modality import NOT_MEDIA, FolderNames, extension
 from pipelines.corpus.place import Place, reading
@@ -35,7 +34,7 @@ def open_format(place: Place, wanted: Wanted) -> Opened:
     if place.kind == "nothing":
         raise CorpusError(f"nothing is at {place.uri}; check the spelling, the bucket and the working directory")
     first: Counter[str] = Counter()
-    if next(list_files(place, Filter(), first), None) is None:
+    if next(list_files(place, wanted.filter, first), None) is None:
         seen = f" but what is skipped ({', '.join(f'{n} {kind}' for kind, n in first.items())})" if first else ""
         raise CorpusError(f"no file lies below {place.uri}{seen}; put media there, or name another prefix")
     return Opened(pa.schema([]), lambda skipped: _folder(place, wanted, skipped))

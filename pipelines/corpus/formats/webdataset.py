@@ -31,6 +31,7 @@ from pipelines.identity import canonical_uri, is_local
 SHARDS_AT_ONCE = 8  # remote ones, whose headers are read ahead
 BLOCK_BYTES = 1024**2  # of one read: about twenty headers of small members, or one of large ones
 FIRST_SHARDS = 100  # of a pattern: if none of them is there, it is misspelt
+FIRST_FILES = 100  # of a folder, that tell whether it is one of shards
 _WILD = "*?["
 
 
@@ -44,7 +45,7 @@ class Shard(NamedTuple):
 
 
 def certainty(place: Place) -> int:
-    """By its name, or because the first files of the folder are all tar files."""
+    """By its name, or because the first files of the folder are tar files, or at least no media."""
     if place.suffix == ".tar" and place.kind != "folder":
         return 3
     return 2 if place.kind == "folder" and _only_shards(place) else 0
@@ -56,13 +57,15 @@ def open_format(place: Place, wanted: Wanted) -> Opened:
     Raises:
         CorpusError: no shard is there.
     """
+    beside: Counter[str] = Counter()
     with reading(place.read_uri):
-        uris = _shard_uris(place)
+        uris = _shard_uris(place, beside)
         missing = all(state.problem == "not found" for state in look_up(uris[:FIRST_SHARDS]))  # none at all, too
     if missing:
         raise CorpusError(f"no tar shard is at {place.uri}; check the spelling (dir/*.tar, dir/shard-{{000..012}}.tar)")
 
     def rows(skipped: Counter[str]) -> Iterator[pa.Table]:
+        skipped.update(beside)
         with reading(place.read_uri):
             yield from tables(_members(uris, wanted, skipped), wanted.batch_rows)
 
@@ -70,16 +73,25 @@ def open_format(place: Place, wanted: Wanted) -> Opened:
 
 
 def _only_shards(place: Place) -> bool:
-    first = [file.path for file in islice(list_files(place, Filter(), Counter()), 100)]
-    return bool(first) and all(path.endswith(".tar") for path in first)
+    try:
+        first = {extension(file.path) for file in islice(list_files(place, Filter(), Counter()), FIRST_FILES)}
+    except CorpusError:  # a folder that may not be read, and perhaps need not be: the listing proper will tell
+        return False
+    return ".tar" in first and first <= NOT_MEDIA  # an index beside them does no harm
 
 
-def _shard_uris(place: Place) -> list[str]:
+def _shard_uris(place: Place, beside: Counter[str]) -> list[str]:
+    """The shards; `beside` counts what else lies in their folder."""
     if place.kind == "file":
         return [place.read_uri]
-    if place.kind == "folder":
-        return [f"{place.uri}/{file.path}" for file in list_files(place, Filter(), Counter()) if file.path.endswith(".tar")]
     found: list[str] = []
+    if place.kind == "folder":
+        for file in list_files(place, Filter(), beside):
+            if extension(file.path) == ".tar":
+                found.append(f"{place.uri}/{file.path}")
+            else:
+                beside[extension(file.path) or "no extension"] += 1
+        return found
     patterns = expand_braces(place.read_uri)
     for pattern in patterns:
         if not any(mark in pattern for mark in _WILD) or place.scheme == "http":

@@ -41,6 +41,13 @@ def test_a_folder_of_shards_and_media_is_a_folder_of_media(tmp_path: Path) -> No
     assert corpus.skipped == {".tar": 1}
 
 
+def test_what_lies_beside_shards_is_counted(tmp_path: Path) -> None:
+    write(tmp_path, {"s.tar": tar(MEDIA), "index.json": b"{}", "_stats": b"x", "x/t.tar": tar({"z.jpg": b"x"})})
+    corpus = open_corpus(str(tmp_path))
+    assert len(rows_of(corpus)) == len(MEDIA) + 1
+    assert corpus.skipped == {".json": 1, "hidden": 1}
+
+
 def test_a_missing_shard_of_a_range_costs_itself_only(tmp_path: Path) -> None:
     write(tmp_path, {f"s-{k}.tar": tar({f"{k}.jpg": b"x"}) for k in (0, 2)})
     rows = rows_of(open_corpus(f"{tmp_path}/s-{{0..2}}.tar"))
