@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
@@ -20,6 +21,8 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 import fsspec
 from jsonargparse import ArgumentParser
 
+# Lance and LanceDB warn of every fork; here each is followed by exec at once, which is safe.
+_FORK_WARNINGS = "lance is not fork-safe|lancedb fork support is experimental"
 DONE, GATE_FAILED, BAD_INPUT, STOPPED, INTERNAL = range(5)
 
 Config = TypeVar("Config")
@@ -71,6 +74,7 @@ def run_job(
         arguments = parser.parse_args(None if argv is None else list(argv))
     except SystemExit as stop:  # argparse has printed what is wrong
         return BAD_INPUT if stop.code else DONE
+    warnings.filterwarnings("ignore", _FORK_WARNINGS)
     try:
         config = config_class(**{f.name: arguments[f.name] for f in fields(config_class)})  # type: ignore[arg-type]
         with _sigterm_raises():
