@@ -50,7 +50,8 @@ def _tables(place: Place, wanted: Wanted, skipped: Counter[str]) -> Iterator[pa.
         while batch := list(islice(lines, min(BATCH_URLS, wanted.batch_rows))):
             rows = [_row(place, number, url, wanted) for number, url in batch]
             kept = [row for row in rows if row.problem or wanted.filter.wants(_path(row.uri or ""))]
-            skipped["excluded"] += len(rows) - len(kept)
+            if len(kept) < len(rows):
+                skipped["excluded"] += len(rows) - len(kept)
             yield table_of(with_versions(kept))
 
 

@@ -52,6 +52,7 @@ def test_a_second_listing_says_the_same(uri: str) -> None:
     first = rows_of(corpus)
     assert rows_of(corpus) == first == rows_of(open_corpus(uri))
     assert corpus.found == len(first)
+    assert dict(corpus.skipped) == {}
 
 
 def test_batches_have_the_columns_that_were_promised_before(uri: str) -> None:
