@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import soundfile
 
-from encoders.algebra import fuse, retrieve, zero_shot
+from encoders.algebra import best_match, fuse, retrieve, zero_shot
 from pipelines.demo_world import PLACE_WORDS, PLACES, THINGS, ambience, scene
 from pipelines.demo_world.corpus import write_corpus
 from pipelines.hits import Hits
@@ -91,7 +91,7 @@ def _words_find_sounds(index: Index, sounds: pd.DataFrame) -> Answer:
     wanted = {"thing": "dog", "place": "rain"}
     words = _sentence(**wanted)
     asked_ND = index.space.embed("text", [_sentence(*truth) for truth in _truth(sounds)])
-    first = sounds.iloc[retrieve(asked_ND, _vectors(sounds), k=1)[0][:, 0]]
+    first = sounds.iloc[best_match(asked_ND, _vectors(sounds))[0]]
     right = sum(found == own for found, own in zip(_truth(first), _truth(sounds), strict=True))
     return Answer(
         "Words find sounds",
@@ -99,7 +99,7 @@ def _words_find_sounds(index: Index, sounds: pd.DataFrame) -> Answer:
         "That is enough for words to find sounds.",
         [Part("text", words)],
         wanted,
-        f"Of {len(sounds)} such sentences, {right} find a sound of that thing in that place first; guessing would find 1.",
+        f"Of {len(sounds)} such sentences, {right} find the sound of that thing in that place first; guessing would find 1.",
         index.search(words, modality="audio", k=SHOWN, columns=_COLUMNS),
     )
 
@@ -107,15 +107,14 @@ def _words_find_sounds(index: Index, sounds: pd.DataFrame) -> Answer:
 def _sound_finds_pictures(index: Index, folder: Path, sounds: pd.DataFrame, pictures: pd.DataFrame) -> Answer:
     wanted = {"thing": "train", "place": "forest"}
     path = _file(folder, "audio", SEED + 1, **wanted)
-    first = pictures.iloc[_nearest(_vectors(sounds), pictures, sounds["scene"].to_numpy())]
-    right = sum(found[0] == own[0] for found, own in zip(_truth(first), _truth(sounds), strict=True))
+    first = pictures.iloc[best_match(_vectors(sounds), _vectors(pictures))[0]]
+    right = sum(found == own for found, own in zip(_truth(first), _truth(sounds), strict=True))
     return Answer(
         "A sound finds pictures",
         "No words at all: the sound's vector is compared with those of the pictures.",
         [Part("audio", "a new recording: a train in the forest", path)],
         wanted,
-        f"Of {len(sounds)} sounds, {right} find a picture of the same thing first, their own scene left out; guessing would "
-        f"find {len(sounds) / len(THINGS):.0f}.",
+        f"Of {len(sounds)} sounds, {right} find the picture of that thing in that place first; guessing would find 1.",
         index.search(audio=path, modality="image", k=SHOWN, columns=_COLUMNS),
     )
 
