@@ -140,7 +140,7 @@ class Planner:
             if guess.modality is None and guess.why == "unknown":
                 self._tally.skipped[_extension(row["uri"])] += 1
             elif guess.modality is None:
-                self._reject(work, Rejected("", row["uri"], "", row["version"], "identify", "AmbiguousMedia", guess.why))
+                self._reject(work, Rejected("", row["uri"], "", row["version"], "identify", "AmbiguousMedia", guess.detail))
         keep = np.array([m is not None and m in self._recipes for m in modalities], bool)
         for modality in modalities:
             if modality and modality not in self._recipes:

@@ -17,7 +17,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec filesystem of a URI and the path within it; local folders are made when a file is written into them."""
     if "://" not in uri:
         return LocalFileSystem(auto_mkdir=True), str(Path(uri).absolute())
-    return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
+    fs = fsspec.filesystem(uri.partition("://")[0])  # not url_to_fs, which takes `::` in a key for a chain of URLs
+    return fs, fs._strip_protocol(uri)
 
 
 def lance_options(uri: str) -> dict[str, str]:
