@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from encoders.encoder import Encoder, build_encoder
@@ -22,11 +24,12 @@ from jobs.config import JsonReport, run_job
 from jobs.pretrain import PretrainConfig, pretrain
 from jobs.trainer import refuse_to_overwrite
 from pipelines.demo_scores import cross_modal_score, embed_held_out, text_retrieval_scores, zero_shot_scores
-from pipelines.demo_world import grid, scene, write_corpus
+from pipelines.demo_world import caption, grid, scene, write_corpus
 
 LICENSE = "Apache-2.0"
-HELD_OUT = 256  # pairs of each training, for its own scores; not the held-out grid
+HELD_OUT = 256  # pairs of each binding, for its own scores; not the held-out grid
 TOWER_SCENES = 8000
+TOWER_CAPTIONS, TOWER_EPOCHS = 3, 4  # of each scene, and of each caption: words need variety more than pictures do
 BOUND_SCENES = 4000
 GRID_ROUNDS = 6
 
@@ -62,11 +65,10 @@ def make_demo_space(config: MakeDemoSpaceConfig) -> JsonReport:
     """Write corpora, train, score on held-out files, save."""
     refuse_to_overwrite(config.out)
     with tempfile.TemporaryDirectory(prefix="bindery-demo-") as folder:
-        pairs = _corpus(f"{folder}/tower", 0, TOWER_SCENES, ["image"])
         step = f"{folder}/space-image"
-        pretrain(PretrainConfig(pairs=pairs, out=step, name="demo", license=LICENSE, held_out=HELD_OUT, dtype="float16"))
+        pretrain(_pretraining(_captioned(_corpus(f"{folder}/tower", 0, TOWER_SCENES, ["image"])), step))
         for modality, binding in BINDINGS.items():
-            pairs = _corpus(f"{folder}/{modality}", binding.first_seed, BOUND_SCENES, ["image", modality])
+            pairs = _corpus(f"{folder}/{modality}", binding.first_seed, BOUND_SCENES + HELD_OUT, ["image", modality])
             before, step = step, f"{folder}/space-{modality}"
             bind(_binding(modality, pairs, before, step, binding.epochs))
         space = _with_video(load_space(step)).save(f"{folder}/space-video", torch.float16)
@@ -77,10 +79,29 @@ def make_demo_space(config: MakeDemoSpaceConfig) -> JsonReport:
 
 
 def _corpus(folder: str, first_seed: int, scenes: int, modalities: Sequence[str]) -> str:
-    """Write the scenes as files; the URI of their pairs."""
-    print(f"writing {scenes + HELD_OUT} scenes: {', '.join(modalities)}", file=sys.stderr, flush=True)
-    write_corpus(folder, [scene(first_seed + i) for i in range(scenes + HELD_OUT)], modalities)
+    """Write the scenes as files; the path of their pairs."""
+    print(f"writing {scenes} scenes: {', '.join(modalities)}", file=sys.stderr, flush=True)
+    write_corpus(folder, [scene(first_seed + i) for i in range(scenes)], modalities)
     return f"{folder}/pairs.parquet"
+
+
+def _captioned(pairs: str) -> str:
+    """The same pictures with several captions each, a row for each caption; the path of these pairs."""
+    rows = [
+        {"image": row["image"], "caption": caption(scene(row["scene"]), n)}
+        for row in pq.read_table(pairs, columns=["image", "scene"]).to_pylist()
+        for n in range(TOWER_CAPTIONS)
+    ]
+    captioned = pairs.replace("pairs.parquet", "captioned.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), captioned)
+    return captioned
+
+
+def _pretraining(pairs: str, out: str) -> PretrainConfig:
+    """Nothing held out: a picture with one of its captions left out would not be unseen. The grid scores it."""
+    return PretrainConfig(
+        pairs=pairs, out=out, name="demo", license=LICENSE, epochs=TOWER_EPOCHS, held_out=0, dtype="float16"
+    )  # fmt: skip
 
 
 def _binding(modality: str, pairs: str, space: str, out: str, epochs: int) -> BindConfig:

@@ -70,6 +70,8 @@ class Plan:
         Raises:
             TrainingError: too few pairs for one batch beside the held-out ones.
         """
+        if self.held_out < 0:
+            raise TrainingError(f"--held-out {self.held_out}: hold out 0 pairs or more")
         if num_pairs - self.held_out < self.recipe.batch_size:
             raise TrainingError(
                 f"{num_pairs} usable pairs, {self.held_out} of them held out for the scores, do not fill one batch of "

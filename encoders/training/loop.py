@@ -38,6 +38,9 @@ class Recipe:
         muon_lr: learning rate of the inner matrices.
         adamw_lr: learning rate of all other weights.
         seed: of the order of pairs and of augmentation.
+
+    Raises:
+        TrainingError: nothing could be learnt with these numbers.
     """
 
     epochs: int
@@ -47,14 +50,20 @@ class Recipe:
     adamw_lr: float = 2e-3
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 2 or self.epochs < 1:
+            raise TrainingError(f"batch size {self.batch_size} and {self.epochs} epochs; use at least 2 pairs and 1 epoch")
+        if not (self.temperature > 0 and self.muon_lr > 0 and self.adamw_lr > 0):
+            raise TrainingError(
+                f"temperature {self.temperature} and learning rates {self.muon_lr} and {self.adamw_lr}; all must be above 0"
+            )
+
     def steps(self, num_pairs: int) -> int:
         """How many steps that is: whole batches only.
 
         Raises:
-            TrainingError: not one batch can be filled, or there is nothing to do.
+            TrainingError: not one batch can be filled.
         """
-        if self.batch_size < 2 or self.epochs < 1:
-            raise TrainingError(f"batch size {self.batch_size} and {self.epochs} epochs; use at least 2 pairs and 1 epoch")
         if num_pairs < self.batch_size:
             raise TrainingError(
                 f"{num_pairs} pairs do not fill one batch of {self.batch_size}; bring more pairs or lower --batch-size"

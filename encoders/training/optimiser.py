@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable
 
 import torch
-from timm.optim.muon import Muon
 from torch import nn
 
 WARMUP = 0.1  # of all steps
@@ -38,6 +37,8 @@ def make_optimiser(
         muon_lr: of the matrices, before the shape's factor sqrt(max(1, rows / columns)).
         adamw_lr: of the rest.
     """
+    from timm.optim.muon import Muon  # here, because timm takes seconds to import, and most who import us do not train
+
     towers = list(towers)
     matrices = [weight for tower in towers for weight in inner_matrices(tower)]
     turned = {id(weight) for weight in matrices}

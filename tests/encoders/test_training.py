@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,18 +153,25 @@ def test_a_loss_that_is_not_finite_stops_training_and_says_where() -> None:
         train(Learner(toy(), {"x": x}), Frozen(vectors_ND), TOY)
 
 
+def test_pairs_that_fill_no_batch_are_refused() -> None:
+    x, vectors_ND = toy_pairs(31)
+    with pytest.raises(TrainingError, match="31 pairs do not fill one batch of 32"):
+        train(Learner(toy(), {"x": x}), Frozen(vectors_ND), TOY)
+
+
 @pytest.mark.parametrize(
-    ("count", "recipe", "message"),
+    ("numbers", "message"),
     [
-        (31, TOY, "31 pairs do not fill one batch of 32"),
-        (64, Recipe(epochs=1, batch_size=1), "batch size 1"),
-        (64, Recipe(epochs=0), "0 epochs"),
+        ({"epochs": 1, "batch_size": 1}, "batch size 1"),
+        ({"epochs": 0}, "0 epochs"),
+        ({"epochs": 1, "muon_lr": 0.0}, "all must be above 0"),
+        ({"epochs": 1, "adamw_lr": math.nan}, "all must be above 0"),
+        ({"epochs": 1, "temperature": -1.0}, "all must be above 0"),
     ],
 )
-def test_a_recipe_that_cannot_be_followed_is_refused(count: int, recipe: Recipe, message: str) -> None:
-    x, vectors_ND = toy_pairs(count)
+def test_a_recipe_that_cannot_be_followed_is_refused(numbers: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        train(Learner(toy(), {"x": x}), Frozen(vectors_ND), recipe)
+        Recipe(**numbers)
 
 
 def test_rows_must_belong_to_rows() -> None:
