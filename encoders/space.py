@@ -115,7 +115,8 @@ class Space:
         """
         root = str(path).rstrip("/")
         filesystem, folder = fsspec.core.url_to_fs(root)
-        filesystem.makedirs(folder, exist_ok=True)
+        if "://" not in root:  # on object stores folders come by themselves, and a bucket is not ours to make
+            filesystem.makedirs(folder, exist_ok=True)
         files: dict[str, str] = {}  # fingerprint of the weights alone -> file: encoders may share a tower
         entries: dict[str, Any] = {}
         for modality in self.modalities:
@@ -168,9 +169,11 @@ def load_space(name: str | Path) -> Space:
     Raises:
         SpaceError: there is none, or its space.json cannot be used.
     """
-    shipped = SHIPPED / str(name)
-    root = str(shipped) if str(name) in list_spaces() else str(name).rstrip("/")
-    root = root if "://" in root else str(Path(root).absolute())  # a worker's current folder is another
+    uri = str(name).rstrip("/")
+    shipped = uri in list_spaces()
+    if not shipped and "://" not in uri:
+        uri = str(Path(uri).absolute())  # a worker's current folder is another, and a table names its space
+    root = str(SHIPPED / uri) if shipped else uri
     try:
         with fsspec.open(f"{root}/space.json", "rb") as file:
             card = json.loads(file.read())
@@ -184,7 +187,7 @@ def load_space(name: str | Path) -> Space:
     if card.get("format") != FORMAT:
         raise SpaceError(f"{root}/space.json has format {card.get('format')!r}, this program reads {FORMAT}; upgrade bindery")
     encoders = {modality: _encoder(root, entry) for modality, entry in card["encoders"].items()}
-    return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=str(name))
+    return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=uri)
 
 
 def _encoder(root: str, entry: Mapping[str, Any]) -> Encoder:

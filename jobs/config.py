@@ -12,7 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import FrameType
@@ -87,12 +87,13 @@ def run_job(
     except KeyboardInterrupt:
         print("stopped on request; run the same command again to go on", file=sys.stderr)
         return STOPPED
-    except OSError as error:
+    except _infrastructure_errors() as error:  # evaluated only when there is an exception
         return _failed(error, STOPPED)
     except Exception:  # noqa: BLE001 - the process ends here: say so with the scheduler's code for "our bug"
         traceback.print_exc()
         return INTERNAL
-    print(report.to_json(), flush=True)
+    with suppress(BrokenPipeError):  # `| head` has read enough
+        print(report.to_json(), flush=True)
     return report.exit_code
 
 
@@ -136,6 +137,12 @@ def _help(config_class: type[Any], name: str) -> str:
         elif found:
             break
     return " ".join(found)
+
+
+def _infrastructure_errors() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import BotoCoreError  # no credentials, no endpoint: s3fs passes it on, and it is no OSError
+
+    return OSError, BotoCoreError
 
 
 def _failed(error: Exception, code: int) -> int:
