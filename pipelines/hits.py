@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError
 
 from encoders.media.types import URI
 from pipelines.storage import filesystem

@@ -147,7 +147,12 @@ class Lease:
     def _probe(self) -> float:
         """Refuse a store that overwrites; return the store's time, seconds since 1970."""
         path = f"{self._folder}/probe-{uuid.uuid4().hex}"
-        first = put_if_absent(self._fs, path, b"first")
+        try:
+            first = put_if_absent(self._fs, path, b"first")
+        except FileNotFoundError as error:
+            raise ValueError(f"cannot write to {self._folder}: its bucket does not exist; make it, or mend --db") from error
+        except PermissionError as error:
+            raise PermissionError(f"no permission to write to {self._folder} ({error}); check who may write there") from error
         second = put_if_absent(self._fs, path, b"second")
         content = self._fs.cat_file(path)
         now = _modified(self._fs, path)

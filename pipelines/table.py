@@ -89,13 +89,19 @@ def _metadata(space: Space) -> dict[str, str]:
 
 
 def open_table(uri: str) -> Any | None:
-    """The newest version of a Lance dataset, or None where there is none."""
+    """The newest version of a Lance dataset, or None where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         return lance.dataset(uri, storage_options=lance_options(uri))
-    except ValueError as error:  # lance says "not found" by a ValueError
+    except ValueError as error:  # lance says all it has to say by ValueErrors
         if "not found" in str(error).lower():
             return None
-        raise
+        raise OSError(
+            f"cannot open table {uri}: check AWS_* or GOOGLE_* in the environment and who may read it ({error})"
+        ) from error
 
 
 def create_table(uri: str, schema: pa.Schema) -> Any:
