@@ -138,10 +138,12 @@ def _ray_errors() -> Iterator[None]:
     """Tell what the infrastructure did (try again) from what our code did wrong on a worker (a bug)."""
     try:
         yield
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, OSError):
+            raise OSError(f"a worker could not go on: {error.cause}; mend it and run the same command again") from error
+        raise RuntimeError(f"a worker failed: {error}") from error  # never as the ValueError that it may be
     except ray.exceptions.RayError as error:
-        if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error, OSError):
-            raise RuntimeError(f"a worker failed: {error}") from error  # never as the ValueError that it may be
-        raise OSError(f"Ray lost a worker or a node for good: {error}") from error
+        raise OSError(f"Ray lost a worker or a node for good: {error}; run the same command again") from error
 
 
 def _run(
