@@ -2,7 +2,7 @@
 
 python -m jobs.make_demo_space --out DIR
 In: nothing. Out: a space directory of seven modalities, float16, and a report with its scores on held-out scenes.
-It takes about ten minutes on two cores and some 500 MB of temporary files. Video has the image tower's weights.
+It takes ten to twenty minutes on two cores and some 500 MB of temporary files. Video has the image tower's weights.
 """
 
 from __future__ import annotations
