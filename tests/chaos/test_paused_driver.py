@@ -1,0 +1,71 @@
+"""A driver that is paused past its lease loses nothing and doubles nothing: another run finishes, then it wakes."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lance
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.config import STOPPED
+from pipelines.lease import TIME_TO_LIVE_S
+from pipelines.storage import filesystem, lance_options
+
+SOURCES = 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.s3)])
+def test_a_driver_stopped_past_its_lease_neither_loses_nor_doubles(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    for k in range(SOURCES):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((48, 64, 3), k, np.uint8)).save(buffer, "JPEG")
+        (media / f"{k:03}.jpg").write_bytes(buffer.getvalue())
+    db = str(tmp_path / "db") if where == "local" else request.getfixturevalue("s3") + "/db"
+    command = [sys.executable, "-m", "jobs.embed", str(media), "--db", db]
+
+    paused = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _until_staged(db)
+    os.kill(paused.pid, signal.SIGSTOP)
+    try:
+        time.sleep(TIME_TO_LIVE_S + 5)
+        other = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert other.returncode == 0, other.stderr
+        report = json.loads(other.stdout.splitlines()[-1])
+        before = _ids(db)
+    finally:
+        os.kill(paused.pid, signal.SIGCONT)
+    _, said = paused.communicate(timeout=300)
+
+    assert report["embedded"] + report["unchanged"] == SOURCES
+    assert len(before) == len(set(before)) == SOURCES
+    assert _ids(db) == before
+    assert paused.returncode == STOPPED and "run the same command again" in said
+
+
+def _until_staged(db: str) -> None:
+    """Wait until a worker has written a fragment: the driver is about to commit it."""
+    fs, path = filesystem(db)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        fs.invalidate_cache()
+        if fs.glob(f"{path}/media.lance/data/*.lance"):
+            return
+        time.sleep(0.002)
+    raise AssertionError("nothing was staged")
+
+
+def _ids(db: str) -> list[str]:
+    uri = f"{db}/media.lance"
+    return sorted(lance.dataset(uri, storage_options=lance_options(uri)).to_table(columns=["item_id"])["item_id"].to_pylist())
