@@ -17,6 +17,7 @@ _SIGNED_STORES = ("s3", "gs")  # object stores whose only query parameters are s
 _PORTS = {"http": "80", "https": "443"}
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 _KEPT_IN_PATHS = "/%:@!$&'()*+,;=~"  # what a path of a URL holds as it is (RFC 3986)
+_QUERY_IN_TEXT = re.compile(r"""(https?://[^\s'"?]+)\?[^\s'"]*""", re.IGNORECASE)
 _SIGNATURE_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-ms-")
 # By what shows that a URL is signed: the parameters that belong to the signature. Alone, `st` or `expires` may say anything.
 _SIGNATURE_PARAMETERS = {
@@ -51,6 +52,9 @@ def canonical_uri(uri: str, base: str | None = None) -> str:
     In keys of object stores every character counts (`%`, `..`, `#`, and `?` unless a signature follows); in http(s) URLs
     the host's case, default ports, dot segments and needless percent-encoding do not. Passwords, the user of an http(s)
     URL and the parameters of signatures are dropped, so that they are never stored.
+
+    Raises:
+        ValueError: it is no URI, or names no bucket or host.
     """
     scheme_match = _SCHEME.match(uri)
     if scheme_match is None:
@@ -61,6 +65,8 @@ def canonical_uri(uri: str, base: str | None = None) -> str:
     scheme = scheme_match[1].lower()
     scheme = _SCHEMES.get(scheme, scheme)
     rest = uri[scheme_match.end() :]
+    if scheme in (*_SIGNED_STORES, *_PORTS) and not rest.partition("/")[0].partition("?")[0]:
+        raise ValueError(f"no {'host' if scheme in _PORTS else 'bucket'} follows {scheme}://; write one")
     if scheme == "file":
         return os.path.abspath("/" + unquote(rest.partition("/")[2]))  # noqa: PTH100
     if scheme in _PORTS:
@@ -76,6 +82,11 @@ def canonical_uri(uri: str, base: str | None = None) -> str:
 def is_local(uri: str) -> bool:
     """Whether a canonical URI is a path of this machine."""
     return _SCHEME.match(uri) is None
+
+
+def without_signatures(text: str) -> str:
+    """A message with the queries of the http(s) URLs in it cut off: they may be signatures."""
+    return _QUERY_IN_TEXT.sub(r"\1", text)
 
 
 def _canonical_url(scheme: str, url: str) -> str:

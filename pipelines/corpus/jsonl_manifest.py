@@ -50,11 +50,22 @@ def _lines(place: Place) -> Iterator[dict[str, Any] | str]:
                 yield ""
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 too
                 yield f"no JSON ({str(error)[:100]}): {line[:60]!r}"
                 continue
+            if b"\\u" in line and not _is_unicode(row):
+                yield f"holds half of a surrogate pair, which is no character: {line[:60]!r}"
+                continue
             yield row if isinstance(row, dict) else f"a JSON object is expected, not {line[:60]!r}"
+
+
+def _is_unicode(row: object) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _typed(rows: list[dict[str, Any]], schema: pa.Schema, bad: tuple[BadLine, ...]) -> Part:

@@ -1,7 +1,8 @@
 """Sources out of a manifest's rows. In: tables as it holds them, whatever its format. Out: COLUMNS, then its own columns.
 
 `uri` names a source, relative to the manifest's folder; `media` holds its bytes. `modality`, `version`, `etag`, and `size` with
-`mtime` are used and not passed on; every other column is. A row that is no source stays a row, with the reason as `problem`.
+`mtime` are used and not passed on; every other column is, as plain types. Integers in a column `size` are bytes of the source.
+A row that is no source stays a row, with the reason as `problem`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from pipelines.corpus.modality import FolderNames
 from pipelines.corpus.place import Place, reading
 from pipelines.corpus.rows import Row, table_of, with_versions
 from pipelines.corpus.versions import etag_version, nanoseconds, size_and_mtime
-from pipelines.identity import canonical_uri
+from pipelines.identity import canonical_uri, without_signatures
 
 _USED = ("uri", "media", "modality", "version", "etag")
+SEARCH_COLUMNS = ("similarity", "score")  # what a search adds to its hits
 INLINE_BYTES = 64 * 1024**2  # of media in one batch, about
 
 
@@ -64,6 +66,11 @@ class Manifest:
             CorpusError: by the name of the column.
         """
         names = self.schema.names
+        if "" in names:
+            raise CorpusError(
+                f"the manifest {self.place.uri} has a column without a name, as an index of pandas is written; "
+                "write it with df.to_csv(index=False), or name the column"
+            )
         if "uri" not in names and "media" not in names:
             raise CorpusError(
                 f"the manifest {self.place.uri} has neither a column `uri` nor `media` but {', '.join(names[:20]) or 'none'}; "
@@ -81,24 +88,33 @@ class Manifest:
                 raise CorpusError(
                     f"column `{name}` of the manifest {self.place.uri} is {self.schema.field(name).type}; it must hold {kind}"
                 )
-        taken = {*COLUMNS.names, *self.wanted.reserved}
+        self._check_own()
+
+    def _check_own(self) -> None:
+        taken = {*COLUMNS.names, *SEARCH_COLUMNS, *self.wanted.reserved}
         clashes = [name for name in self.own.names if name in taken or name.startswith("_") or "." in name]
         if clashes:
             raise CorpusError(
                 f"columns {', '.join(map(repr, clashes))} of the manifest {self.place.uri} clash with names of the table's own "
                 "(or start with an underscore, or hold a dot, which is kept for its inside); rename or drop them"
             )
+        for field in self.own:
+            if pt.is_interval(field.type):
+                raise CorpusError(
+                    f"column {field.name!r} of the manifest {self.place.uri} is {field.type}, which no table holds; "
+                    "write it as a duration or a number, or drop it"
+                )
 
     @cached_property
     def own(self) -> pa.Schema:
-        """The columns that are passed on."""
-        used = [*_USED, *(("size", "mtime") if self._has_mtime else ())]
+        """The columns that are passed on, of plain types: dictionaries and views are decoded."""
+        used = [*_USED, *(("size", "mtime") if self._has_size and "mtime" in self.schema.names else ())]
         fields = [field for field in self.schema if field.name not in used]
-        return pa.schema([(f.with_type(pa.string()) if pt.is_null(f.type) else f).remove_metadata() for f in fields])
+        return pa.schema([f.with_type(_plain(f.type)).remove_metadata() for f in fields])
 
     @cached_property
-    def _has_mtime(self) -> bool:
-        return {"size", "mtime"} <= set(self.schema.names) and pt.is_integer(self.schema.field("size").type)
+    def _has_size(self) -> bool:
+        return "size" in self.schema.names and bool(pt.is_integer(self.schema.field("size").type))
 
     @cached_property
     def _names(self) -> FolderNames:
@@ -121,10 +137,10 @@ class Manifest:
         if len(kept) < len(rows):
             skipped["excluded"] += len(rows) - len(kept)
             rows = [rows[k] for k in kept]
-        own = part.rows.select(self.own.names).take(pa.array(kept, pa.int64()))
+        chosen = pa.array(kept, pa.int64())
         table = table_of(with_versions(rows))
-        for field, column in zip(self.own, own.columns, strict=True):
-            table = table.append_column(field, column.cast(field.type) if column.type != field.type else column)
+        for field in self.own:
+            table = table.append_column(field, _decoded(part.rows[field.name], field.type).take(chosen))
         return table
 
     def _bad_lines(self, lines: Iterable[BadLine]) -> pa.Table:
@@ -148,16 +164,22 @@ class Manifest:
                 known = ", ".join(sorted(self.wanted.modalities))
                 problem, modality = problem or f"its modality is {modality!r}, which is none of {known}", None
             name = f"{self.place.uri}#{start + k if ids[k] is None else ids[k]}"
-            version, size_bytes = states[k]
+            version, size_bytes, reason = states[k]
+            problem = problem or reason
+            try:
+                uri = canonical_uri(uris[k], self.folder) if uris[k] else ""
+            except ValueError as error:
+                shown = f"row {start + k}: {without_signatures(uris[k])[:80]!r} is no URI ({error})"
+                yield Row(name, modality, version, size_bytes, problem=problem or shown)
+                continue
             if media[k] is not None:
-                name = canonical_uri(uris[k], self.folder) if uris[k] else name
+                name = uri or name
                 version = f"sha256:{hashlib.sha256(media[k]).hexdigest()}"
                 yield Row(name, modality, version, len(media[k]), media[k], problem=problem)
-            elif not uris[k]:
+            elif not uri:
                 missing = "`uri`" if "uri" in part.rows.column_names else "`media`"
                 yield Row(name, modality, version, size_bytes, problem=problem or f"row {start + k}: {missing} is empty")
             else:
-                uri = canonical_uri(uris[k], self.folder)
                 signed = uri != uris[k] and uris[k].startswith(("http://", "https://"))
                 if modality is None and not uri.startswith(("http://", "https://")):
                     modality = self._names.modality(uri.rpartition("/")[0])
@@ -166,33 +188,56 @@ class Manifest:
     def _values(self, rows: pa.Table, name: str) -> list[Any]:
         return rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows
 
-    def _states(self, rows: pa.Table) -> list[tuple[str | None, int | None]]:
-        """Version and size of each row, as far as the manifest tells them."""
+    def _states(self, rows: pa.Table) -> list[tuple[str | None, int | None, str | None]]:
+        """Version and size of each row, as far as the manifest tells them, and what is wrong with these."""
         versions = self._values(rows, "version")
         etags = self._values(rows, "etag")
         found = [
             (str(v) if v is not None else etag_version(str(e)) if e is not None else None)
             for v, e in zip(versions, etags, strict=True)
         ]
-        if not self._has_mtime:
-            return [(version, None) for version in found]
-        sizes = rows["size"].to_pylist()
-        times = rows["mtime"]
-        if pt.is_timestamp(times.type):
-            times = times.cast(pa.timestamp("ns"), safe=False).cast(pa.int64())
-        return [
-            (version or _from_mtime(size, time), size)
-            for version, size, time in zip(found, sizes, times.to_pylist(), strict=True)
-        ]
+        if not self._has_size:
+            return [(version, None, None) for version in found]
+        if "mtime" in rows.column_names and pt.is_timestamp(rows["mtime"].type):
+            times = rows["mtime"].cast(pa.timestamp("ns"), safe=False).cast(pa.int64()).to_pylist()
+        else:
+            times = self._values(rows, "mtime")
+        return [_state(*each) for each in zip(found, self._values(rows, "size"), times, strict=True)]
 
 
-def _from_mtime(size: int | None, time: Any) -> str | None:
-    if size is None or time is None:
-        return None
+def _state(version: str | None, size: int | None, time: Any) -> tuple[str | None, int | None, str | None]:
+    if size is not None and not 0 <= size < 2**63:
+        return version, None, f"its size is {size}; write how many bytes it has, or leave the cell empty"
+    if version is not None or size is None or time is None:
+        return version, size, None
     try:
-        return size_and_mtime(size, nanoseconds(time))
-    except ValueError:  # a text that is no time: then it is asked for
-        return None
+        return size_and_mtime(size, nanoseconds(time)), size, None
+    except ValueError:  # a text that is no time, or NaN: then its store is asked
+        return None, size, None
+    except (OverflowError, TypeError):
+        return None, size, f"its mtime {str(time)[:60]!r} is no time; write a date and time, or leave the cell empty"
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type as which a table holds it."""
+    if pt.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pt.is_string_view(kind) or pt.is_null(kind):
+        return pa.string()
+    if pt.is_binary_view(kind):
+        return pa.binary()
+    if pt.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
+    if pt.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    return kind
+
+
+def _decoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return column if column.type == kind else column.cast(kind)
+    except pa.ArrowNotImplementedError:  # a dictionary of views
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)])
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from aiohttp import ClientError
+from botocore.exceptions import BotoCoreError
 
 from encoders.media.sniff import HEAD_BYTES, Guess, sniff
 from pipelines.corpus.place import store
-from pipelines.identity import is_local
+from pipelines.identity import is_local, without_signatures
 
 READS = 64  # concurrent reads of first bytes
 
@@ -30,6 +32,8 @@ _NOT_MEDIA = """
     tfrecord arrow feather orc avro lance idx index tfevents srt vtt ass torrent url lnk ds_store
 """
 NOT_MEDIA = frozenset(f".{name}" for name in _NOT_MEDIA.split())
+_KIND = re.compile(r"\.[a-z][a-z0-9]{0,9}")
+_UNREADABLE = (OSError, ValueError, ImportError, ClientError, BotoCoreError)  # ClientError: a request that was refused
 
 
 class FolderNames:
@@ -49,23 +53,29 @@ class FolderNames:
         return self._known[folders]
 
 
-def extension(name: str) -> str:
-    """The extension of a path's last component, with its dot and in lower case; "" if there is none."""
-    name = name[name.rfind("/") + 1 :]
+def extension(uri: str) -> str:
+    """The kind of file that a path or URI names, so that there are few: `.jpg`, "other" or "no extension".
+
+    The extension has its dot and is in lower case; what does not look like one (a date, a version, a hash) is "other".
+    """
+    if uri.startswith(("http://", "https://")):
+        uri = re.sub(r"\?[^#]*", "", uri)
+    name = uri[uri.rfind("/") + 1 :]
     dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
+    kind = name[dot:].lower() if dot > 0 else ""
+    if not kind:
+        return "no extension"
+    return kind if kind in NOT_MEDIA or _KIND.fullmatch(kind) else "other"
 
 
 def find_modalities(batch: pa.Table) -> list[Guess]:
     """A guess for each source, by its first bytes and its name; the reads are concurrent.
 
-    A source whose bytes cannot be read is a Guess without modality, `why` "ambiguous", and the reason in `detail`.
+    A source whose bytes cannot be read is a Guess without modality, `why` "ambiguous", and the reason in `detail`, without
+    the query of its URL; that goes for a store that does not answer too.
 
     Args:
         batch: columns of a corpus's batch: uri, size_bytes, media, container, offset, read_uri.
-
-    Raises:
-        OSError: not one of them could be read, and not for lack of permission: the store does not answer.
     """
     rows = batch.select(["uri", "size_bytes", "container", "offset", "read_uri"]).to_pylist()
     inline = pc.binary_slice(batch["media"], 0, HEAD_BYTES).to_pylist()
@@ -83,7 +93,7 @@ def find_modalities(batch: pa.Table) -> list[Guess]:
 def _guess(head: bytes | BaseException | None, row: dict[str, Any]) -> Guess:
     if isinstance(head, bytes):
         return sniff(head, _name(row))
-    reason = str(head).splitlines()[0][:200] if str(head) else type(head).__name__
+    reason = " ".join(without_signatures(str(head)).split())[:200] or type(head).__name__
     return Guess(None, None, "ambiguous", f"its first bytes cannot be read: {reason}")
 
 
@@ -113,7 +123,10 @@ def _read_heads(rows: list[dict[str, Any]]) -> Iterator[bytes | BaseException]:
     ]
     if is_local(uris[0]):
         return (_read_local(*each) for each in zip(uris, starts, ends, strict=True))
-    fs = store(uris[0])
+    try:
+        fs = store(uris[0])
+    except _UNREADABLE as error:
+        return iter([error] * len(rows))
     paths = [str(fs._strip_protocol(uri)) for uri in uris]
     if uris[0].startswith("http") and not any(row["container"] for row in rows):
         with ThreadPoolExecutor(READS) as pool:
@@ -129,7 +142,7 @@ def _read_local(path: str, start: int, end: int) -> bytes | BaseException:
         with open(path, "rb") as file:  # noqa: PTH123
             file.seek(start)
             return file.read(end - start)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: a NUL in its path
         return error
 
 
@@ -138,5 +151,5 @@ def _read_stream(fs: Any, url: str) -> bytes | BaseException:
     try:
         with fs.open(url, "rb", block_size=0, size=HEAD_BYTES) as file:
             return bytes(file.read(HEAD_BYTES))
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         return error

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import fsspec
 
 from pipelines.corpus.corpus import CorpusError
-from pipelines.identity import canonical_uri, is_local
+from pipelines.identity import canonical_uri, is_local, without_signatures
 
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ProfileNotFound")
 _NO_ANSWER = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError")
@@ -32,8 +32,15 @@ class Place:
 
     @classmethod
     def of(cls, uri: str) -> Place:
-        """The place of a URI as written."""
-        canonical = canonical_uri(uri)
+        """The place of a URI as written.
+
+        Raises:
+            CorpusError: it is no URI.
+        """
+        try:
+            canonical = canonical_uri(uri)
+        except ValueError as error:
+            raise CorpusError(f"{without_signatures(uri)[:200]!r} is no place to read from: {error}") from error
         return cls(canonical.rstrip("/") or "/", uri if canonical.startswith(("http://", "https://")) else canonical)
 
     @cached_property

@@ -7,13 +7,15 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from botocore.exceptions import ParamValidationError
+
 from pipelines.corpus.place import store
 from pipelines.corpus.s3_keys import list_keys
-from pipelines.identity import is_local
+from pipelines.identity import is_local, without_signatures
 
 LOOKUPS = 64  # concurrent HEAD requests
 LIST_FROM = 200  # sources of one S3 folder in a batch, from which listing it is cheaper than asking for each
@@ -53,12 +55,19 @@ def etag_version(etag: str) -> str:
 
 
 def nanoseconds(time: Any) -> int:
-    """Nanoseconds since 1970 of a datetime, an HTTP date, seconds as float, or an integer in s, ms, us or ns by its size."""
+    """Nanoseconds since 1970 of a date or datetime, an HTTP date, seconds as float, or an integer in s, ms, us or ns by size.
+
+    Raises:
+        ValueError: a text that is no time, or NaN.
+        OverflowError, TypeError: no time at all.
+    """
     if isinstance(time, str):
         time = parsedate_to_datetime(time) if "," in time else datetime.fromisoformat(time)
     if isinstance(time, datetime):
         elapsed = (time if time.tzinfo else time.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
         return ((elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds) * 1000
+    if isinstance(time, date):
+        return nanoseconds(datetime(time.year, time.month, time.day, tzinfo=UTC))
     if isinstance(time, float):
         return int(time * 1e9)
     return int(time) * next(unit for limit, unit in _UNITS if abs(time) < limit)
@@ -97,16 +106,23 @@ def _local_state(path: str) -> State:
 def _remote_state(uri: str) -> State:
     try:
         fs = store(uri)
+    except (ImportError, OSError, ValueError) as error:  # a store that this machine cannot speak to; others it may
+        return State(None, None, _said(error))
+    try:
         about = fs.info(fs._strip_protocol(uri))
     except FileNotFoundError as error:  # fsspec's word for whatever an HTTP server answers; its text may hold a signature
         return State(None, None, _why_not(error.__cause__))
-    except (PermissionError, ValueError) as error:
-        return State(None, None, str(error) or "no permission")
+    except (PermissionError, ValueError, ParamValidationError) as error:  # the last: no name for a bucket
+        return State(None, None, _said(error) or "no permission")
     if about["type"] != "file":
         return State(None, None, "not found: a folder is there")
     size = about.get("size")
     # A server that tells neither etag nor time leaves the size, if anything, to go by.
     return State(version_of(about) or f"size-{size}", size)
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(without_signatures(str(error)).split())[:200]
 
 
 def _why_not(cause: BaseException | None) -> str:
@@ -143,6 +159,6 @@ def _range(folder: str, uris: list[str]) -> Iterator[tuple[str, State]]:
                 break
             if k >= LISTED_PER_SOURCE * len(uris):
                 return
-    except (FileNotFoundError, PermissionError):  # no such bucket, or it may be read but not listed
+    except (FileNotFoundError, PermissionError, ParamValidationError):  # no such bucket, or it may be read but not listed
         return
     yield from wanted.items()

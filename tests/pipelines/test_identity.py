@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.identity import canonical_uri, is_local, item_id, source_id
+from pipelines.identity import canonical_uri, is_local, item_id, source_id, without_signatures
 
 SIGNED = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA%2F1&X-Amz-Signature=abc"
 
@@ -97,3 +97,22 @@ def test_ids_are_digests_of_what_the_design_says() -> None:
     assert item_id("s3://b/\u00e9", "video") == hashlib.sha256("s3://b/\u00e9\nvideo\n".encode()).hexdigest()[:32]
     assert item_id("s3://b/k", "video", "0-5000") == hashlib.sha256(b"s3://b/k\nvideo\n0-5000").hexdigest()[:32]
     assert source_id("u", "image") != source_id("u", "depth")
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///key", "gs://?a", "http://", "https:///x", "http://[::1/x"])
+def test_what_names_no_place_has_no_spelling(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"no bucket follows|no host follows|IPv6"):
+        canonical_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("403, url='https://h/a.jpg?sig=5ec4e7&x=1'", "403, url='https://h/a.jpg'"),
+        ('GET "HTTP://h/a?X-Amz-Signature=5ec4e7" and http://h/b?sig=5ec4e7 failed', 'GET "HTTP://h/a" and http://h/b failed'),
+        ("is it here? http://h/a", "is it here? http://h/a"),
+        ("s3://b/a?b.jpg", "s3://b/a?b.jpg"),
+    ],
+)
+def test_messages_hold_no_queries_of_urls(text: str, shown: str) -> None:
+    assert without_signatures(text) == shown

@@ -90,7 +90,7 @@ def _shard_uris(place: Place, beside: Counter[str]) -> list[str]:
             if extension(file.path) == ".tar":
                 found.append(f"{place.uri}/{file.path}")
             else:
-                beside[extension(file.path) or "no extension"] += 1
+                beside[extension(file.path)] += 1
         return found
     patterns = expand_braces(place.read_uri)
     for pattern in patterns:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+import sys
+from collections import Counter
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from corpora import MEDIA, manifest_jsonl, manifest_parquet, rows_of, uris_of, write
 
-from pipelines.corpus import CorpusError, csv_manifest, find_modalities, jsonl_manifest, open_corpus
+from pipelines.corpus import CorpusError, csv_manifest, find_modalities, jsonl_manifest, open_corpus, versions
+from pipelines.corpus.corpus import Wanted
+from pipelines.corpus.manifest_rows import Manifest, Part
+from pipelines.corpus.place import Place
 from pipelines.table import RESERVED_COLUMNS
 
 COLUMNS: dict[str, list[Any]] = {
     "uri": ["a.jpg", "sub/c.jpg", "sub/ü.txt"],
     "modality": ["image", None, "text"],
     "label": ["x", None, 'ö, "quoted"\nline'],
-    "score": [1.5, 2.0, None],
+    "rating": [1.5, 2.0, None],
     "count": [1, 2, 3],
 }
 
@@ -51,10 +57,10 @@ def test_every_kind_of_manifest_says_the_same(manifest: Path) -> None:
     assert [row["uri"] for row in rows] == [f"{manifest.parent}/{uri}" for uri in COLUMNS["uri"]]
     assert [row["modality"] for row in rows] == ["image", None, "text"]
     assert {name: [row[name] for row in rows] for name in corpus.columns.names} == {
-        n: COLUMNS[n] for n in ("label", "score", "count")
+        n: COLUMNS[n] for n in ("label", "rating", "count")
     }
     assert corpus.columns.field("count").type == pa.int64()
-    assert corpus.columns.field("score").type == pa.float64()
+    assert corpus.columns.field("rating").type == pa.float64()
 
 
 def test_a_prefix_gives_the_same_versions_as_its_manifest(manifest: Path) -> None:
@@ -162,6 +168,7 @@ def test_types_of_json_columns_are_those_most_values_have(tmp_path: Path) -> Non
         ({"size": [5], "mtime": [1_700_000_000.5]}, "5-1700000000500000000"),
         ({"size": [5], "mtime": [datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)]}, "5-1700000000000000000"),
         ({"size": [5], "mtime": ["2023-11-14T22:13:20Z"]}, "5-1700000000000000000"),
+        ({"size": [5], "mtime": [date(2023, 11, 14)]}, "5-1699920000000000000"),
     ],
 )
 def test_a_manifest_may_tell_versions_and_then_nobody_is_asked(columns: dict[str, Any], version: str, tmp_path: Path) -> None:
@@ -214,6 +221,8 @@ def test_large_inline_media_come_in_small_batches(tmp_path: Path, monkeypatch: p
         ({"uri": ["a"], "vector": [1], "text": ["b"]}, r"columns 'vector', 'text' .* clash"),
         ({"uri": ["a"], "offset": [1]}, r"'offset' .* clash"),
         ({"uri": ["a"], "_rowid": [1]}, r"'_rowid' .* underscore"),
+        ({"uri": ["a"], "score": [1.0], "similarity": [1.0]}, r"'score', 'similarity' .* clash"),
+        ({"": [0], "uri": ["a"]}, r"without a name.*df\.to_csv\(index=False\)"),
         ({"uri": ["a"], "a.b": [1]}, r"'a.b' .* dot"),
         ({"uri": [1]}, r"`uri` .* is int64; it must hold strings"),
         ({"uri": ["a"], "modality": [1]}, r"`modality` .* is int64"),
@@ -236,6 +245,7 @@ def test_what_is_no_manifest_is_refused_by_name(columns: dict[str, Any], message
         ("m.csv", b"uri,label\n", "has no rows"),
         ("m.csv", b"uri,label,label\na,b,c\n", "'label' more than once"),
         ("m.csv", b"uri,media\na,b\n", "text holds no bytes"),
+        ("m.csv", b",uri\n0,a\n", r"df\.to_csv\(index=False\)"),
         ("m.jsonl", b"", "neither a column"),
         ("m.jsonl", b"\n\n", "neither a column"),
     ],
@@ -272,3 +282,120 @@ def test_globs_are_matched_below_the_manifests_folder(tmp_path: Path) -> None:
     corpus = open_corpus(str(path), include=["x/*"])
     assert [row["n"] for row in rows_of(corpus)] == [1]
     assert corpus.skipped == {"excluded": 2}
+
+
+def test_a_row_that_names_no_place_costs_itself_only(tmp_path: Path) -> None:
+    write(tmp_path, MEDIA)
+    parts = {
+        "http://[::1/x.png": "'http://[::1/x.png' is no URI",
+        "http:///x.png": "no host follows http://",
+        "s3:///key": "no bucket follows s3://",
+        "s3://": "no bucket follows s3://",
+        "s3://bad_Bucket!!/x": "Invalid bucket name",
+        "foo://a/b": "Protocol not known",
+    }
+    for make in (as_parquet, as_csv, as_jsonl):
+        rows = rows_of(open_corpus(str(make(tmp_path, {"uri": [*parts, "a.jpg"], "n": list(range(7))}))))
+        assert [row["n"] for row in rows] == list(range(7))
+        assert all(part in row["problem"] for part, row in zip(parts.values(), rows, strict=False))
+        assert rows[-1]["problem"] is None
+        assert len({row["uri"] for row in rows}) == 7
+
+
+def test_many_rows_of_a_bucket_that_cannot_be_are_problems_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "LIST_FROM", 2)
+    path = manifest_parquet(tmp_path / "m.parquet", {"uri": [f"s3://bad_Bucket!!/{k}" for k in range(3)]})
+    assert ["Invalid bucket name" in row["problem"] for row in rows_of(open_corpus(str(path)))] == [True] * 3
+
+
+def test_a_store_without_its_package_costs_its_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    write(tmp_path, MEDIA)
+    columns: dict[str, list[Any]] = {"uri": ["gs://b/x", "gs://b/y", "a.jpg"], "etag": [None, "e", None]}
+    (batch,) = open_corpus(str(as_parquet(tmp_path, columns))).batches()
+    assert "gcsfs" in batch["problem"][0].as_py()
+    assert batch["problem"].to_pylist()[1:] == [None, None]
+    refused, found = find_modalities(batch.slice(1))
+    assert (refused.modality, refused.why, "gcsfs" in refused.detail) == (None, "ambiguous", True)
+    assert found.modality == "image"
+
+
+def test_a_store_without_its_library_costs_its_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*args: object, **options: object) -> None:
+        raise OSError("Unable to load libjvm")
+
+    monkeypatch.setattr(pyarrow.fs, "HadoopFileSystem", load)
+    write(tmp_path, MEDIA)
+    rows = rows_of(open_corpus(str(as_parquet(tmp_path, {"uri": ["hdfs://node/x", "a.jpg"]}))))
+    assert [row["problem"] for row in rows] == ["Unable to load libjvm", None]
+
+
+def test_half_a_surrogate_pair_costs_its_line_only(tmp_path: Path) -> None:
+    lines = [
+        '{"uri": "\\ud800.jpg", "version": "v"}',
+        '{"uri": "a", "version": "v", "label": "\\udc00"}',
+        '{"uri": "a", "version": "v", "label": {"\\ud800": 1}}',
+        '{"uri": "a", "version": "v", "\\ud800": 1}',
+        '{"uri": "\\ud83d\\ude00.jpg", "version": "v", "label": "\\u00fc"}',
+    ]
+    rows = rows_of(open_corpus(str(manifest_jsonl(tmp_path / "m.jsonl", list(lines)))))
+    assert [(row["uri"], row["label"]) for row in rows if row["problem"] is None] == [(f"{tmp_path}/\U0001f600.jpg", "\u00fc")]
+    assert ["surrogate" in row["problem"] for row in rows if row["problem"]] == [True] * 4
+
+
+def test_a_time_that_is_none_is_a_problem_and_one_that_is_missing_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, MEDIA)
+    size = len(MEDIA["a.jpg"])
+    columns: dict[str, list[Any]] = {"uri": ["a.jpg"] * 4, "size": [size] * 4, "mtime": [float("inf"), float("nan"), None, 5.0]}
+    rows = rows_of(open_corpus(str(as_parquet(tmp_path, columns))))
+    assert [row["problem"] is None for row in rows] == [False, True, True, True]
+    assert "mtime 'inf' is no time" in rows[0]["problem"]
+    assert rows[1]["version"] == rows[2]["version"] != rows[3]["version"] == f"{size}-5000000000"
+
+
+def test_a_size_is_used_whatever_names_the_version(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {"uri": list("abcd"), "size": [5, None, -1, 0]}
+    ways: list[dict[str, list[Any]]] = [{"version": list("1234")}, {"etag": list("1234")}]
+    for named in (*ways, {**ways[0], "mtime": [None] * 4}):
+        rows = rows_of(open_corpus(str(as_parquet(tmp_path, {**columns, **named}))))
+        assert [row["size_bytes"] for row in rows] == [5, None, None, 0]
+        assert [row["problem"] is None for row in rows] == [True, True, False, True]
+        assert "its size is -1" in rows[2]["problem"]
+    write(tmp_path, MEDIA)
+    (row,) = rows_of(open_corpus(str(as_parquet(tmp_path, {"uri": ["a.jpg"], "size": [1]}))))
+    assert row["size_bytes"] == len(MEDIA["a.jpg"])  # its version is the disk's, and so is its size
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "plain"),
+    [
+        (["x", None], pa.dictionary(pa.int32(), pa.string()), pa.string()),
+        ([7, None], pa.dictionary(pa.int8(), pa.int64()), pa.int64()),
+        (["x", None], pa.string_view(), pa.string()),
+        ([b"x", None], pa.binary_view(), pa.binary()),
+        ([None, None], pa.null(), pa.string()),
+        ([["x"], None], pa.list_(pa.dictionary(pa.int32(), pa.string())), pa.list_(pa.string())),
+        ([{"a": "x"}, None], pa.struct([("a", pa.string_view())]), pa.struct([("a", pa.string())])),
+    ],
+)
+def test_own_columns_are_of_plain_types(values: list[Any], kind: pa.DataType, plain: pa.DataType, tmp_path: Path) -> None:
+    schema = pa.schema([("uri", pa.string()), ("version", pa.string()), ("own", kind)])
+    table = pa.table([["a", "b"], ["1", "2"], pa.array(values, kind)], schema=schema)
+    manifest = Manifest(Place.of(str(tmp_path / "m")), str(tmp_path), schema, Wanted())
+    assert manifest.own.field("own").type == plain
+    (batch,) = manifest.sources([Part(table)], Counter())
+    assert batch.schema.field("own").type == plain
+    assert batch["own"].to_pylist() == values
+
+
+def test_a_dictionary_of_views_is_decoded_too(tmp_path: Path) -> None:
+    own = pa.DictionaryArray.from_arrays(pa.array([0, None]), pa.array(["x"]).cast(pa.string_view()))
+    table = pa.table({"uri": ["a", "b"], "version": ["1", "2"], "own": own})
+    (batch,) = Manifest(Place.of(str(tmp_path)), str(tmp_path), table.schema, Wanted()).sources([Part(table)], Counter())
+    assert (batch["own"].type, batch["own"].to_pylist()) == (pa.string(), ["x", None])
+
+
+def test_intervals_are_refused_by_name(tmp_path: Path) -> None:
+    schema = pa.schema([("uri", pa.string()), ("every", pa.month_day_nano_interval())])
+    with pytest.raises(CorpusError, match=r"'every' .* month_day_nano_interval, which no table holds"):
+        Manifest(Place.of(str(tmp_path)), str(tmp_path), schema, Wanted())

@@ -95,6 +95,25 @@ def test_what_the_server_refuses_is_a_problem_without_the_signature(
     assert not any("5ec4e7" in f"{row['uri']}{row['problem']}" for row in rows)
 
 
+def test_a_request_that_is_refused_while_sniffing_is_a_guess_without_the_signature(odd_server: str, tmp_path: Path) -> None:
+    urls = [f"{odd_server}/withheld?{SIGNATURE}", f"http://127.0.0.1:9/x?{SIGNATURE}", f"{odd_server}/fine"]
+    path = manifest_parquet(tmp_path / "m.parquet", {"uri": urls, "version": ["1", "2", "3"]})
+    (batch,) = open_corpus(str(path)).batches()
+    refused, silent, fine = find_modalities(batch)
+    assert (refused.modality, refused.why, "451" in refused.detail) == (None, "ambiguous", True)
+    assert (silent.modality, silent.why) == (None, "ambiguous")
+    assert "cannot be read" in silent.detail
+    assert "5ec4e7" not in refused.detail + silent.detail
+    assert fine.modality == "image"
+
+
+@pytest.mark.parametrize("uri", ["s3://", "http://[::1/x", "https:///x?X-Amz-Signature=5ec4e7"])
+def test_a_place_that_is_none_is_refused(uri: str) -> None:
+    with pytest.raises(CorpusError, match="is no place to read from") as refusal:
+        open_corpus(uri)
+    assert "5ec4e7" not in str(refusal.value)
+
+
 def test_without_an_etag_time_and_size_are_the_version(odd_server: str, tmp_path: Path) -> None:
     (row,) = rows_of(open_corpus(listed(tmp_path, f"{odd_server}/dated")))
     assert row["version"] == "5-1700000000000000000"
