@@ -186,8 +186,11 @@ def load_space(name: str | Path) -> Space:
         raise SpaceError(f"{root}/space.json is not JSON: {error}; save the space again") from error
     if card.get("format") != FORMAT:
         raise SpaceError(f"{root}/space.json has format {card.get('format')!r}, this program reads {FORMAT}; upgrade bindery")
-    encoders = {modality: _encoder(root, entry) for modality, entry in card["encoders"].items()}
-    return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=uri)
+    try:
+        encoders = {modality: _encoder(root, entry) for modality, entry in card["encoders"].items()}
+        return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=uri)
+    except KeyError as error:
+        raise SpaceError(f"{root}/space.json has no entry {error}; save the space again") from error
 
 
 def _encoder(root: str, entry: Mapping[str, Any]) -> Encoder:

@@ -21,6 +21,8 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 import fsspec
 from jsonargparse import ArgumentParser
 
+from pipelines.storage import INFRASTRUCTURE_ERRORS
+
 # Lance and LanceDB warn of every fork; here each is followed by exec at once, which is safe.
 _FORK_WARNINGS = "lance is not fork-safe|lancedb fork support is experimental"
 DONE, GATE_FAILED, BAD_INPUT, STOPPED, INTERNAL = range(5)
@@ -77,23 +79,24 @@ def run_job(
     warnings.filterwarnings("ignore", _FORK_WARNINGS)
     try:
         config = config_class(**{f.name: arguments[f.name] for f in fields(config_class)})  # type: ignore[arg-type]
+        if arguments.report:
+            _write(arguments.report, "")  # a place that cannot be written to is found out before the work, not after
         with _sigterm_raises():
             report = job(config)
+        with suppress(BrokenPipeError):  # `| head` has read enough
+            print(report.to_json(), flush=True)
         if arguments.report:
-            with fsspec.open(arguments.report, "w") as file:
-                file.write(report.to_json() + "\n")
+            _write(arguments.report, report.to_json() + "\n")
     except ValueError as error:
         return _failed(error, BAD_INPUT)
     except KeyboardInterrupt:
         print("stopped on request; run the same command again to go on", file=sys.stderr)
         return STOPPED
-    except _infrastructure_errors() as error:  # evaluated only when there is an exception
+    except INFRASTRUCTURE_ERRORS as error:
         return _failed(error, STOPPED)
     except Exception:  # noqa: BLE001 - the process ends here: say so with the scheduler's code for "our bug"
         traceback.print_exc()
         return INTERNAL
-    with suppress(BrokenPipeError):  # `| head` has read enough
-        print(report.to_json(), flush=True)
     return report.exit_code
 
 
@@ -139,10 +142,9 @@ def _help(config_class: type[Any], name: str) -> str:
     return " ".join(found)
 
 
-def _infrastructure_errors() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import BotoCoreError  # no credentials, no endpoint: s3fs passes it on, and it is no OSError
-
-    return OSError, BotoCoreError
+def _write(uri: str, text: str) -> None:
+    with fsspec.open(uri, "w") as file:
+        file.write(text)
 
 
 def _failed(error: Exception, code: int) -> int:

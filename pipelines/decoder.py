@@ -90,8 +90,7 @@ class Decoder:
     def _pump(self, pending: list[Source], results: queue.Queue[Decoded | Reject | BaseException]) -> None:
         try:
             while pending:
-                self._await_ready()
-                self._pipe.send(pending)
+                self._send(pending)
                 done = 0
                 while done < len(pending):
                     reply = self._reply()
@@ -103,20 +102,35 @@ class Decoder:
                     if died:
                         break
                 pending = pending[done:]
-        except (OSError, EOFError) as error:
+        except BaseException as error:  # whatever ends this thread ends the wait for its results, too
             results.put(error)
+            raise
 
     def _reply(self) -> Decoded | Reject:
         try:
             if self._pipe.poll(self._item_timeout_s):
                 return self._pipe.recv()  # type: ignore[no-any-return]
-        except (EOFError, ConnectionResetError):
-            code = self._child.wait()
+        except (EOFError, OSError):  # OSError: it died in the middle of an answer
             self._pipe.close()
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            try:
+                code = self._child.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                code = self._child.wait()
+            how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
             return Reject("decode", "DecoderCrash", f"the decoder died on this item ({how}); the file is likely damaged", True)
         self.close()
         return Reject("decode", "DecoderTimeout", f"no result within {self._item_timeout_s:.0f} s; the decoder was ended", True)
+
+    def _send(self, sources: list[Source]) -> None:
+        """Hand sources to the child; one that died while it was idle is replaced first."""
+        self._await_ready()
+        try:
+            self._pipe.send(sources)
+        except OSError:
+            self._restart()
+            self._await_ready()
+            self._pipe.send(sources)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()

@@ -6,8 +6,11 @@ native decoder does to this process, its owner and the owner's tower stay.
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,9 +25,12 @@ from encoders.errors import MediaError
 from encoders.media.types import Facts, mime_of
 from encoders.space import Space, load_space
 from pipelines.decoder import Decoded, Reject, Source
-from pipelines.storage import filesystem
+from pipelines.identity import without_signatures
+from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 READERS = 8  # concurrent reads ahead of the decoder: object stores answer in tens of milliseconds
+RETRY_AFTER_S = (0.5, 2.0, 5.0)
+WATCH_EVERY_S = 2.0
 STREAMED_BYTES = 64 * 1024**2  # larger files are handed to the decoder as an open file, not as bytes
 
 
@@ -34,11 +40,19 @@ def main() -> None:
     torch.set_num_threads(1)
     space = load_space(space_uri)
     _limit_memory(int(memory_bytes))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with Connection(int(fd)) as pipe, ThreadPoolExecutor(READERS) as readers, suppress(EOFError, BrokenPipeError):
         pipe.send("ready")
         while True:  # until the owner closes its end
             for reply in _decode_all(space, pipe.recv(), readers):
                 pipe.send(reply)
+
+
+def _end_with(owner: int) -> None:
+    """End this process when its owner is gone, whatever a decoder is busy with."""
+    while os.getppid() == owner:
+        time.sleep(WATCH_EVERY_S)
+    os._exit(1)
 
 
 def _decode_all(space: Space, sources: list[Source], readers: ThreadPoolExecutor) -> Iterator[Decoded | Reject]:
@@ -57,12 +71,25 @@ def _decode_all(space: Space, sources: list[Source], readers: ThreadPoolExecutor
             if not isinstance(medium, bytes):
                 medium.close()
         except Exception as error:  # noqa: BLE001 - the item boundary: a bad source costs itself, by type and message
-            yield Reject(stage, type(error).__name__, _message(error), isinstance(error, MediaError | OSError | MemoryError))
+            expected = isinstance(error, (MediaError, MemoryError, *INFRASTRUCTURE_ERRORS))
+            yield Reject(stage, type(error).__name__, _message(error, source), expected)
             continue
         yield Decoded(features, facts if facts.mime else Facts(**{**vars(facts), "mime": mime_of(source.uri)}))
 
 
 def _read(source: Source) -> bytes | BinaryIO:
+    """The medium, tried again a few times while the store does not answer."""
+    for pause_s in RETRY_AFTER_S:
+        try:
+            return _read_once(source)
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except INFRASTRUCTURE_ERRORS:
+            time.sleep(pause_s)
+    return _read_once(source)
+
+
+def _read_once(source: Source) -> bytes | BinaryIO:
     if source.media is not None:
         return source.media
     fs, path = filesystem(source.location)
@@ -81,8 +108,9 @@ def _as_declared(encoder: Encoder, name: str, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _message(error: Exception) -> str:
-    return (str(error) or repr(error))[:2000]
+def _message(error: Exception, source: Source) -> str:
+    """What went wrong, without the signed URL that the source may have been read from."""
+    return without_signatures((str(error) or repr(error)).replace(source.location, source.uri))[:2000]
 
 
 def _limit_memory(budget_bytes: int) -> None:

@@ -6,6 +6,7 @@ uri -> {bytes} -> preprocess -> {small arrays} -> embed -> {vector} -> staged La
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 import uuid
@@ -35,7 +36,9 @@ from pipelines.table import RESERVED_COLUMNS, check_space, item_schema, open_tab
 from pipelines.writer import Writer
 
 CPU_BATCH, GPU_BATCH = 32, 256
-CPU_BLOCK, GPU_BLOCK = 128, 1024  # sources of one task at most: what a lost worker costs, and how even the end is
+BLOCK_SOURCES = 128  # of one task at most: what a lost worker costs, and how even the end is
+BLOCK_BYTES = 32 * 1024**2  # of inline media in one task at most
+WAITING_BYTES = 64 * 1024**2  # of sources in the driver before they go to Ray's store
 COMPACT_FRAGMENTS = 8  # from this many small ones on, the end of a run compacts
 SMALL_FRAGMENT_ROWS = 100_000
 
@@ -56,12 +59,17 @@ class EmbedSettings:
     max_reject_rate: float = 0.05
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.table) or "__" in self.table:
+            raise ValueError(f"table {self.table!r} is no name: letters, digits, '-', '_' and '.', and no '__', which is ours")
+        if not 0 <= self.max_reject_rate <= 1:
+            raise ValueError(f"max_reject_rate {self.max_reject_rate} is no share; it must be between 0 and 1")
+
 
 class Todo:
     """The work of one modality: blocks of sources; in Ray's store (which spills to disk) as soon as there are many."""
 
-    def __init__(self, block_rows: int) -> None:
-        self._block_rows = block_rows
+    def __init__(self) -> None:
         self._waiting: list[pa.Table] = []
         self._parts: list[Any] = []
         self.rows = self._bytes = 0
@@ -71,13 +79,14 @@ class Todo:
         self.rows += sources.num_rows
         self._bytes += pc.sum(sources["size_bytes"]).as_py() or 0
         self._waiting.append(sources)
-        if sum(t.num_rows for t in self._waiting) >= 64 * self._block_rows:
+        waiting = sum(t.num_rows for t in self._waiting)
+        if waiting >= 64 * BLOCK_SOURCES or sum(t.nbytes for t in self._waiting) >= WAITING_BYTES:
             start_ray()
-            self._store(self._block_rows)
+            self._store(BLOCK_SOURCES)
 
     def datasets(self, actors: int) -> list[Any]:
         """All of it as Ray Datasets; a small job is cut finer, so that every actor has four blocks."""
-        self._store(min(self._block_rows, max(1, -(-self.rows // (4 * actors)))))
+        self._store(min(BLOCK_SOURCES, max(1, -(-self.rows // (4 * actors)))))
         return self._parts
 
     @property
@@ -88,6 +97,7 @@ class Todo:
     def _store(self, rows: int) -> None:
         if self._waiting:
             sources = pa.concat_tables(self._waiting).combine_chunks()
+            rows = max(1, min(rows, BLOCK_BYTES * sources.num_rows // max(1, sources.nbytes)))
             self._parts.append(ray.data.from_blocks([sources.slice(k, rows) for k in range(0, sources.num_rows, rows)]))
         self._waiting = []
 
@@ -127,7 +137,7 @@ def embed(settings: EmbedSettings) -> EmbedReport:
         for _ in Planner(corpus, space, _stored(existing), rejects.known(settings.retry_rejects), tally).batches():
             pass
     else:
-        with Lease(db, settings.table, run_id) as lease, EmbedProgress(tally) as progress, _ray_errors():
+        with Lease(db, settings.table, run_id) as lease, EmbedProgress(tally) as progress:
             _run(settings, space, corpus, Ledger(uri, lease, run_id), rejects, report, progress)
     report.seconds = round(time.monotonic() - began, 3)
     return report
@@ -142,8 +152,10 @@ def _ray_errors() -> Iterator[None]:
         if isinstance(error.cause, OSError):
             raise OSError(f"a worker could not go on: {error.cause}; mend it and run the same command again") from error
         raise RuntimeError(f"a worker failed: {error}") from error  # never as the ValueError that it may be
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
         raise OSError(f"Ray lost a worker or a node for good: {error}; run the same command again") from error
+    except ValueError as error:  # the input was accepted: from here on it is a bug
+        raise RuntimeError(f"cannot go on: {error}") from error
 
 
 def _run(
@@ -165,21 +177,23 @@ def _run(
     for work in planner.batches():
         writer.reject(work.rejected, work.stale_rejects)
         for modality, sources in work.todo.items():
-            todo.setdefault(modality, Todo(CPU_BLOCK)).add(sources)
+            todo.setdefault(modality, Todo()).add(sources)
     progress.say(
         f"{tally.listed:,} sources listed: {tally.unchanged:,} unchanged, {sum(t.rows for t in todo.values()):,} to embed, "
         f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate"
     )
-    try:
-        if todo:
-            ledger.prepare(item_schema(space, corpus.columns))
-            start_ray()
-            progress.begin()
-            _embed_all(space, todo, writer, report, progress)
-        writer.finish()
-    except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is staged
-        writer.save()
-        raise
+    if todo:
+        ledger.prepare(item_schema(space, corpus.columns))
+    with _ray_errors():
+        try:
+            if todo:
+                start_ray()
+                progress.begin()
+                _embed_all(space, todo, writer, report, progress)
+            writer.finish()
+        except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded
+            writer.save()
+            raise
     report.commits = ledger.commits
     if ledger.commits:
         ledger.compact(COMPACT_FRAGMENTS, SMALL_FRAGMENT_ROWS)
@@ -241,8 +255,9 @@ def _entries(dataset: Any) -> Iterator[Any]:
                 for entry in bundle.blocks:
                     found.put(entry)
             found.put(StopIteration())
-        except ray.exceptions.RayError as error:
+        except BaseException as error:  # whatever ended the Dataset ends the loop that waits for it, too
             found.put(error)
+            raise
 
     threading.Thread(target=pump, name="dataset", daemon=True).start()
     while True:
@@ -253,7 +268,7 @@ def _entries(dataset: Any) -> Iterator[Any]:
             continue
         if isinstance(entry, StopIteration):
             return
-        if isinstance(entry, Exception):
+        if isinstance(entry, BaseException):
             raise entry
         yield entry
 

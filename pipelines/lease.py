@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.storage import filesystem
+from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 TIME_TO_LIVE_S = 60.0
 RENEW_EVERY_S = 15.0
@@ -191,7 +191,7 @@ class Lease:
                     self._fs.rm_file(self._path(self._epoch, self._renewal - 2))
             except LeaseLostError:
                 return
-            except OSError:  # the store is away for now; the next round tries again, and commits are fenced anyhow
+            except INFRASTRUCTURE_ERRORS:  # the store is away for now: the next round tries again, and commits are fenced
                 continue
 
     def _document(self) -> bytes:

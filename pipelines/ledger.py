@@ -82,7 +82,10 @@ class Ledger:
                     self.uri, transaction, max_retries=0, storage_options=lance_options(self.uri)
                 )
                 break
-            except OSError as error:  # a conflict, or an answer that was lost on its way: look before trying again
+            except (
+                OSError,
+                ValueError,
+            ) as error:  # a conflict, or an answer that was lost on its way: look before trying again
                 newest = self._newest()
                 if _holds(newest, base.version, token):
                     self.dataset = newest
@@ -94,6 +97,14 @@ class Ledger:
                 time.sleep(0.2 * 2**attempt)
         self.commits += 1
         self.rows_removed += removed_rows
+
+    def check_lease(self) -> None:
+        """Before anything beside the table is written.
+
+        Raises:
+            LeaseLostError: another writer has taken over.
+        """
+        self._lease.check()
 
     def rows(self) -> int:
         """How many rows the table has now."""

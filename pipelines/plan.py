@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from encoders.space import Space
 from pipelines.corpus import Corpus, find_modalities
+from pipelines.corpus.modality import extension
 from pipelines.identity import recipe, source_id
 from pipelines.known import ABSENT, OTHER, SAME, Known, Seen, id_words, state_hash
 from pipelines.rejects import Rejected
@@ -75,10 +76,12 @@ class Planner:
         repeated = self._seen.add(high, low)
         self._tally.duplicate += int(repeated.sum())
         batch, high = batch.filter(pa.array(~repeated)), high[~repeated]
+        self._tally.listed += batch.num_rows
         recipes = pa.array([self._recipes[m] for m in batch["modality"].to_pylist()], pa.string())
         stored = self._items.compare(high, state_hash(batch["version"], recipes))
         refused = self._rejects.compare(high, state_hash(batch["version"], ""))
         ids = batch["source_id"]
+        work.stale_rejects += self._once_ambiguous(batch.filter(pa.array(stored == SAME)))
         work.stale_rejects += ids.filter(pa.array((stored == SAME) & (refused != ABSENT))).to_pylist()
         self._tally.unchanged += int((stored == SAME).sum())
         self._reject_again(int(((stored != SAME) & (refused == SAME)).sum()))
@@ -91,6 +94,14 @@ class Planner:
             counts["planned"] += work.todo[modality].num_rows
             counts["bytes"] += pc.sum(work.todo[modality]["size_bytes"]).as_py() or 0
         return work
+
+    def _once_ambiguous(self, batch: pa.Table) -> list[str]:
+        """Rejects from when it was not known what these sources are; the table holds them now."""
+        if not len(self._rejects) or not batch.num_rows:
+            return []
+        nameless = pa.array([source_id(uri, "") for uri in batch["uri"].to_pylist()])
+        there = self._rejects.compare(id_words(nameless)[0], np.zeros(len(nameless), np.uint64)) != ABSENT
+        return [str(i) for i in nameless.filter(pa.array(there)).to_pylist()]
 
     def _todo(self, batch: pa.Table, replaces: np.ndarray, was_rejected: np.ndarray) -> pa.Table:
         location = pc.coalesce(batch["container"], batch["read_uri"], batch["uri"])
@@ -116,7 +127,9 @@ class Planner:
         high, low = id_words(pa.array([named.source_id]))
         if self._seen.add(high, low)[0]:
             self._tally.duplicate += 1
-        elif self._rejects.compare(high, state_hash(pa.array([reject.version]), ""))[0] == SAME:
+            return
+        self._tally.listed += 1
+        if self._rejects.compare(high, state_hash(pa.array([reject.version]), ""))[0] == SAME:
             self._reject_again(1)
         else:
             work.rejected.append(named)
@@ -138,7 +151,7 @@ class Planner:
         for k, guess, row in zip(unclear, guesses, rows.select(["uri", "version"]).to_pylist(), strict=True):
             modalities[k] = guess.modality
             if guess.modality is None and guess.why == "unknown":
-                self._tally.skipped[_extension(row["uri"])] += 1
+                self._tally.skipped[extension(row["uri"])] += 1
             elif guess.modality is None:
                 self._reject(work, Rejected("", row["uri"], "", row["version"], "identify", "AmbiguousMedia", guess.detail))
         keep = np.array([m is not None and m in self._recipes for m in modalities], bool)
@@ -162,8 +175,3 @@ class Planner:
             for k in np.flatnonzero(same):
                 found[k] = modality
         return found
-
-
-def _extension(uri: str) -> str:
-    name = uri.rpartition("/")[2]
-    return "." + name.rpartition(".")[2].lower() if "." in name else "no extension"

@@ -24,8 +24,9 @@ class EmbedProgress:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._console = Console(file=sys.stderr)
-        self._live = self._console.is_terminal
-        self._lines = not self._live and not os.environ.get("CI")
+        quiet = bool(os.environ.get("CI"))
+        self._live = self._console.is_terminal and not quiet
+        self._lines = not self._console.is_terminal and not quiet
         self._bar = Progress(
             TextColumn("{task.description:>8}"),
             BarColumn(),

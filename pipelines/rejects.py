@@ -40,17 +40,18 @@ class Rejects:
         self._run_id = run_id
 
     def known(self, retry: bool) -> Known:
-        """The sources rejected before, by version; with `retry`, none counts as done with."""
+        """The sources rejected before, by version; with `retry`, none counts as done with, nor ever one that was not read."""
         return Known(self._states(retry))
 
     def _states(self, retry: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         dataset = open_table(self._uri)
         if dataset is None:
             return
-        for batch in dataset.to_batches(columns=["source_id", "version"]):
+        for batch in dataset.to_batches(columns=["source_id", "version", "stage"]):
             if batch.num_rows:
                 ids, _ = id_words(batch["source_id"])
-                yield ids, np.zeros(len(ids), np.uint64) if retry else state_hash(batch["version"], "")
+                again = np.array([retry or stage == "read" for stage in batch["stage"].to_pylist()])
+                yield ids, np.where(again, np.uint64(0), state_hash(batch["version"], ""))
 
     def write(self, rejected: Sequence[Rejected], corpus: str) -> None:
         """Add or replace the rows of rejected sources."""

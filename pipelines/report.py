@@ -15,6 +15,7 @@ class Tally:
     """Sources by what became of them. `rejected` includes those rejected before and not tried again."""
 
     found: int = 0
+    listed: int = 0  # that could be media of this space, each once
     skipped: Counter[str] = field(default_factory=Counter)  # by extension or reason
     duplicate: int = 0
     unchanged: int = 0
@@ -27,19 +28,18 @@ class Tally:
     bytes_embedded: int = 0
     by_modality: dict[str, Counter[str]] = field(default_factory=dict)  # planned, embedded, rejected, bytes
 
-    @property
-    def listed(self) -> int:
-        """Sources that could be media of this space, each once."""
-        return self.found - self.skipped.total() - self.duplicate
-
     def of(self, modality: str) -> Counter[str]:
         """The counts of one modality."""
         return self.by_modality.setdefault(modality, Counter())
 
     def broken_laws(self) -> list[str]:
         """The laws that do not hold, as text."""
-        accounted = self.unchanged + self.embedded + self.rejected
-        return [] if self.listed == accounted else [f"listed {self.listed} != unchanged + embedded + rejected {accounted}"]
+        kept = self.found - self.skipped.total() - self.duplicate
+        through = self.unchanged + self.embedded + self.rejected
+        first = [] if self.listed == kept else [f"listed {self.listed} != found - skipped - duplicate {kept}"]
+        return first + (
+            [] if self.listed == through else [f"listed {self.listed} != unchanged + embedded + rejected {through}"]
+        )
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class EmbedReport:
     def to_json(self) -> str:
         """One line of JSON."""
         tally = dict(vars(self.tally))  # not asdict: it takes a Counter apart
-        counts = {"found": tally.pop("found"), "listed": self.tally.listed, **tally}
+        counts = dict(tally)
         counts["skipped_by_kind"], counts["skipped"] = counts["skipped"], self.tally.skipped.total()
         own = {k: v for k, v in vars(self).items() if k not in ("tally", "max_reject_rate", "audit")}
         own["audit"] = self.audit and vars(self.audit)

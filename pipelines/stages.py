@@ -25,6 +25,7 @@ from pipelines.table import VECTOR
 
 _NORM_TOLERANCE = 1e-3
 _REJECT_COLUMNS = ("_reject_stage", "_reject_type", "_reject_message", "_reject_expected")
+_ABSENT = ("FileNotFoundError", "PermissionError", "IsADirectoryError")  # the source's own fault, not the store's
 _FACTS = {"mime": pa.string(), "width": pa.int32(), "height": pa.int32(), "duration_s": pa.float64(), "text": pa.string()}
 
 
@@ -53,9 +54,12 @@ class Decode:
         sources = [Source(*row.values()) for row in where]
         kept = todo.drop_columns(["_location", "_offset", "_media"])
         results: list[Decoded | Reject] = []
-        start = 0
+        start = unread = 0
         for result in self._decoder.decode(sources):
             results.append(result)
+            unread += isinstance(result, Reject) and result.stage == "read" and result.error_type not in _ABSENT
+            if unread == len(sources) > 1:
+                raise OSError(f"nothing of {len(sources)} sources can be read, the store seems to be away: {result}")
             if len(results) == self._batch_size:
                 yield self._rows(kept.slice(start, len(results)), results)
                 start += len(results)

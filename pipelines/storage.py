@@ -9,8 +9,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import fsspec
+from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
+
+# What stores and networks raise; neither of the last two is an OSError.
+INFRASTRUCTURE_ERRORS = (OSError, BotoCoreError, aiohttp.ClientError)
 
 
 def filesystem(uri: str) -> tuple[Any, str]:

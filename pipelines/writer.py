@@ -26,6 +26,8 @@ from pipelines.storage import lance_options
 COMMIT_INTERVAL_S = 30.0
 COMMIT_ITEMS = 100_000
 FRAGMENT_BYTES = 64 * 1024**2
+REJECTS_AT_ONCE = 10_000
+SAVE_S = 20.0  # what a scheduler's grace period leaves for a clean stop
 STAGING_TASKS = 4  # at most at once: back-pressure on the blocks waiting to be written
 
 
@@ -78,14 +80,17 @@ def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
 
 @dataclass
 class _Pending:
-    """What is staged but not committed."""
+    """What is staged but not committed, and what the plan has rejected."""
 
-    fragments: list[FragmentMetadata] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
+    staged: list[Staged] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    embedded: int = 0
     since: float = field(default_factory=time.monotonic)
+
+    @property
+    def items(self) -> int:
+        """How many would be committed."""
+        return sum(s.embedded.total() for s in self.staged)
 
 
 class Writer:
@@ -112,13 +117,15 @@ class Writer:
         if self._bytes >= FRAGMENT_BYTES or time.monotonic() - self._since >= COMMIT_INTERVAL_S:
             self._stage_blocks()
         self._collect(wait=len(self._staging) > STAGING_TASKS)
-        if self._pending.embedded >= COMMIT_ITEMS or time.monotonic() - self._pending.since >= COMMIT_INTERVAL_S:
+        if self._pending.items >= COMMIT_ITEMS or time.monotonic() - self._pending.since >= COMMIT_INTERVAL_S:
             self._commit()
 
     def reject(self, rejected: Sequence[Rejected], stale: Sequence[str]) -> None:
-        """Take rejects and stale rejects that the plan found; they are written with the next commit."""
+        """Take rejects and stale rejects that the plan found; they are written with the next commit, or when there are many."""
         self._pending.rejected += rejected
         self._pending.cleared += stale
+        if len(self._pending.rejected) >= REJECTS_AT_ONCE:
+            self._commit()
 
     def finish(self) -> None:
         """Stage and commit all that is left."""
@@ -128,8 +135,12 @@ class Writer:
         self._commit()
 
     def save(self) -> None:
-        """Commit what workers have staged so far and give up the rest: a clean stop."""
-        self._collect(wait=False)
+        """A clean stop: stage what is embedded, commit what is staged soon, give up the rest."""
+        self._stage_blocks()
+        deadline = time.monotonic() + SAVE_S
+        while self._staging and time.monotonic() < deadline:
+            ray.wait(self._staging, num_returns=len(self._staging), timeout=1.0)
+            self._collect(wait=False)
         self._commit()
 
     def _stage_blocks(self) -> None:
@@ -145,11 +156,7 @@ class Writer:
         if wait and not done:
             done, self._staging = ray.wait(self._staging, num_returns=1)
         for staged in ray.get(done):
-            self._pending.fragments += [FragmentMetadata.from_json(f) for f in staged.fragments]
-            self._pending.replaced += staged.replaced
-            self._pending.cleared += staged.cleared
-            self._pending.rejected += staged.rejected
-            self._pending.embedded += staged.embedded.total()
+            self._pending.staged.append(staged)  # in one step: a signal may come between any two
             self._tally.bytes_embedded += staged.bytes_embedded
             for modality, count in staged.embedded.items():
                 self._tally.of(modality)["embedded"] += count
@@ -157,15 +164,19 @@ class Writer:
     def _commit(self) -> None:
         """Items first: they are the truth, and what the crash between the two leaves behind is a stale or missing reject."""
         pending, self._pending = self._pending, _Pending()
-        if pending.fragments or pending.replaced:
-            self._ledger.commit(pending.fragments, pending.replaced)
-        self._rejects.write(pending.rejected, self._corpus)
-        self._rejects.clear(pending.cleared)
+        fragments = [FragmentMetadata.from_json(f) for s in pending.staged for f in s.fragments]
+        replaced = [i for s in pending.staged for i in s.replaced]
+        rejected = [*pending.rejected, *(r for s in pending.staged for r in s.rejected)]
+        if fragments or replaced:
+            self._ledger.commit(fragments, replaced)
+        self._ledger.check_lease()
+        self._rejects.write(rejected, self._corpus)
+        self._rejects.clear([*pending.cleared, *(i for s in pending.staged for i in s.cleared)])
         tally = self._tally
-        tally.embedded += pending.embedded
-        tally.items_written += sum(f.physical_rows for f in pending.fragments)
-        tally.rejected += len(pending.rejected)
-        tally.rejects.update(r.error_type for r in pending.rejected)
-        tally.unexpected.update(r.error_type for r in pending.rejected if not r.expected)
-        for reject in pending.rejected:
+        tally.embedded += pending.items
+        tally.items_written += sum(f.physical_rows for f in fragments)
+        tally.rejected += len(rejected)
+        tally.rejects.update(r.error_type for r in rejected)
+        tally.unexpected.update(r.error_type for r in rejected if not r.expected)
+        for reject in rejected:
             tally.of(reject.modality or "unknown")["rejected"] += 1

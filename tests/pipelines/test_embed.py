@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from PIL import Image
 
 from encoders import load_space
+from jobs.config import DONE, STOPPED
 from pipelines.demo_world import grid, write_corpus
 from pipelines.embed import EmbedSettings, embed
 from pipelines.identity import source_id
@@ -201,3 +203,49 @@ def test_a_driver_killed_at_work_is_resumed_by_the_same_command(tmp_path: Path) 
     _run(media, tmp_path / "db")
     table = _table(tmp_path / "db")
     assert len(table) == 300 and table["item_id"].is_unique
+
+
+def test_a_sigterm_keeps_what_is_embedded_and_gives_the_lease_back(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    for k in range(250):
+        (media / f"{k:03}.jpg").write_bytes(_picture(k))
+    command = [sys.executable, "-m", "jobs.embed", str(media), "--db", str(tmp_path / "db")]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if "to embed" in line:
+            break
+    time.sleep(8)  # somewhere between Ray's start and the last commit
+    os.kill(child.pid, signal.SIGTERM)
+    child.communicate(timeout=120)
+    assert child.returncode in (STOPPED, DONE)  # DONE: it had already finished
+    assert list((tmp_path / "db" / "_bindery" / "media").glob("epoch-*/released"))
+    _run(media, tmp_path / "db")
+    assert sorted(_table(tmp_path / "db")["uri"]) == sorted(str(p) for p in media.iterdir())
+
+
+def test_a_store_that_is_away_ends_the_run_and_is_no_reject(tmp_path: Path, http_folder: Any) -> None:
+    for k in range(3):
+        (http_folder.path / f"{k}.jpg").write_bytes(_picture(k))
+    urls = [{"uri": f"{http_folder.url}/{k}.jpg", "modality": "image", "version": "1"} for k in range(3)]
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(u) for u in urls))
+    dead = (tmp_path / "list.jsonl").read_text().replace(http_folder.url, "http://127.0.0.1:9")
+    (tmp_path / "dead.jsonl").write_text(dead)
+    with pytest.raises(OSError, match="the store seems to be away"):
+        _run(tmp_path / "dead.jsonl", tmp_path / "db")
+    _run(tmp_path / "list.jsonl", tmp_path / "db")
+    assert len(_table(tmp_path / "db")) == 3 and not (tmp_path / "db" / "media__rejects.lance").exists()
+
+
+def test_an_ambiguous_reject_is_cleared_once_its_kind_is_told(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "room.jpg").write_bytes(_picture(1))
+    Image.fromarray(np.full((16, 16), 1500, np.uint16)).save(media / "grey.png")
+    _run(media, tmp_path / "db", max_reject_rate=1.0)
+    assert len(_table(tmp_path / "db", "media__rejects")) == 1
+    _run(media / "grey.png", tmp_path / "db", modality="depth")
+    _run(media / "grey.png", tmp_path / "db", modality="depth")
+    assert len(_table(tmp_path / "db", "media__rejects")) == 0
+    assert Counter(_table(tmp_path / "db")["modality"]) == {"image": 1, "depth": 1}
