@@ -207,6 +207,7 @@ def _embed_all(space: Space, todo: dict[str, Todo], writer: Writer, report: Embe
     for all: one pool of actors does it all, and seven modalities start it once (docs/decisions/0003-one-pool-on-cpus.md).
     """
     resources = Resources.of_cluster()
+    writer.start(resources.cpus)
     largest_first = sorted(todo, key=lambda m: todo[m].mean_bytes, reverse=True)
     done = 0
     for group in [[m] for m in largest_first] if resources.gpus else [largest_first]:

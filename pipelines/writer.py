@@ -6,10 +6,11 @@ metadata; the one committer commits it. What a retried task staged twice is comm
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ COMMIT_ITEMS = 100_000
 FRAGMENT_BYTES = 64 * 1024**2
 REJECTS_AT_ONCE = 10_000
 SAVE_S = 20.0  # what a scheduler's grace period leaves for a clean stop
+CPUS_PER_STAGER = 16
 STAGING_TASKS = 4  # at most at once: back-pressure on the blocks waiting to be written
 
 
@@ -43,7 +45,6 @@ class Staged:
     rejected: list[Rejected]
 
 
-@ray.remote(num_cpus=0)
 def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
     """Write the good rows of some blocks as fragments of a table, without committing them."""
     rows = pa.concat_tables(blocks)
@@ -78,6 +79,15 @@ def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
     )
 
 
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class Stager:
+    """An actor that writes fragments; it starts with the pipeline, so that the first commit does not wait for imports."""
+
+    def stage(self, uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
+        """`stage`, in this process."""
+        return stage(uri, schema, *blocks)
+
+
 @dataclass
 class _Pending:
     """What is staged but not committed, and what the plan has rejected."""
@@ -105,7 +115,12 @@ class Writer:
         self._bytes = 0
         self._since = time.monotonic()
         self._staging: list[Any] = []
+        self._stagers: Iterator[Any] = iter(())
         self._pending = _Pending()
+
+    def start(self, cpus: int) -> None:
+        """Bring up the actors that write: one for every so many CPUs that embed."""
+        self._stagers = itertools.cycle([Stager.remote() for _ in range(max(1, cpus // CPUS_PER_STAGER))])  # type: ignore[attr-defined]
 
     def add(self, block: Any, size_bytes: int) -> None:
         """Take a reference to a block of rows."""
@@ -146,7 +161,7 @@ class Writer:
     def _stage_blocks(self) -> None:
         if self._blocks:
             assert self._ledger.dataset is not None, "the ledger was not prepared"
-            self._staging.append(stage.remote(self._ledger.uri, self._ledger.dataset.schema, *self._blocks))
+            self._staging.append(next(self._stagers).stage.remote(self._ledger.uri, self._ledger.dataset.schema, *self._blocks))
         self._blocks, self._bytes, self._since = [], 0, time.monotonic()
 
     def _collect(self, wait: bool) -> None:

@@ -372,7 +372,7 @@ def test_make_demo_twice_writes_once(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("argv", "named"),
     [
         (("--scenes", "0"), "at least 1"),
-        (("--scenes", "100", "--held_out=true"), "144"),
+        (("--scenes", "100", "--held-out"), "144"),
         (("--scenes", "1", "--first-seed", "-4"), "-4"),
         (("--scenes", "1", "--modalities", "image,smell"), "smell"),
     ],
@@ -386,7 +386,7 @@ def test_make_demo_refuses_bad_arguments(
 
 
 def test_make_demo_writes_the_held_out_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, report, _ = run(capsys, "--scenes", "144", "--held_out=true", "--modalities", "text", "--out", str(tmp_path))
+    code, report, _ = run(capsys, "--scenes", "144", "--held-out", "--modalities", "text", "--out", str(tmp_path))
     assert code == 0 and report["first_seed"] == 9_000_000
     pairs = pq.read_table(tmp_path / "pairs.parquet").to_pylist()
     assert [Scene(r["scene"], r["thing"], r["place"], r["colour"], r["motion"]) for r in pairs] == grid(1)
