@@ -89,7 +89,7 @@ def run_job(
             _write(arguments.report, report.to_json() + "\n")
     except ValueError as error:
         return _failed(error, BAD_INPUT)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own SIGTERM handler, while Ray is starting
         print("stopped on request; run the same command again to go on", file=sys.stderr)
         return STOPPED
     except INFRASTRUCTURE_ERRORS as error:

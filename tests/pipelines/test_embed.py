@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from encoders import load_space
-from jobs.config import DONE, STOPPED
+from jobs.config import DONE, GATE_FAILED, STOPPED
 from pipelines.demo_world import grid, write_corpus
 from pipelines.embed import EmbedSettings, embed
 from pipelines.identity import source_id
@@ -225,17 +225,16 @@ def test_a_sigterm_keeps_what_is_embedded_and_gives_the_lease_back(tmp_path: Pat
     assert sorted(_table(tmp_path / "db")["uri"]) == sorted(str(p) for p in media.iterdir())
 
 
-def test_a_store_that_is_away_ends_the_run_and_is_no_reject(tmp_path: Path, http_folder: Any) -> None:
-    for k in range(3):
-        (http_folder.path / f"{k}.jpg").write_bytes(_picture(k))
+def test_what_could_not_be_read_is_tried_again_by_the_next_run(tmp_path: Path, http_folder: Any) -> None:
     urls = [{"uri": f"{http_folder.url}/{k}.jpg", "modality": "image", "version": "1"} for k in range(3)]
     (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(u) for u in urls))
-    dead = (tmp_path / "list.jsonl").read_text().replace(http_folder.url, "http://127.0.0.1:9")
-    (tmp_path / "dead.jsonl").write_text(dead)
-    with pytest.raises(OSError, match="the store seems to be away"):
-        _run(tmp_path / "dead.jsonl", tmp_path / "db")
+    report = embed(EmbedSettings(corpus=str(tmp_path / "list.jsonl"), db=str(tmp_path / "db")))
+    assert report.exit_code == GATE_FAILED and report.tally.rejected == 3
+    assert set(_table(tmp_path / "db", "media__rejects")["stage"]) == {"read"}
+    for k in range(3):
+        (http_folder.path / f"{k}.jpg").write_bytes(_picture(k))
     _run(tmp_path / "list.jsonl", tmp_path / "db")
-    assert len(_table(tmp_path / "db")) == 3 and not (tmp_path / "db" / "media__rejects.lance").exists()
+    assert len(_table(tmp_path / "db")) == 3 and len(_table(tmp_path / "db", "media__rejects")) == 0
 
 
 def test_an_ambiguous_reject_is_cleared_once_its_kind_is_told(tmp_path: Path) -> None:
