@@ -27,7 +27,7 @@ class EmbedConfig(EmbedSettings):
         modality: take every source as this; else it is found by manifest, path, bytes and name.
         include: only sources whose path matches one of these globs.
         exclude: no sources whose path matches one of these globs.
-        limit: look at no more than this many sources.
+        limit: take no more than this many of the sources that the globs let through.
         retry_rejects: try again what was rejected before, though its bytes have not changed.
         max_reject_rate: exit 1 if a larger share of the listed sources is rejected.
         dry_run: only plan, and report what would be done.

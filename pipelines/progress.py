@@ -71,6 +71,6 @@ class EmbedProgress:
                 self._bar.update(self._tasks[modality], completed=through, note=f"{counts['rejected']:,} rejected")
         if self._lines and time.monotonic() - self._printed > LINE_EVERY_S:
             self._printed = time.monotonic()
-            left_s = (self._total - done) * took_s / done if done else 0.0
+            left = f"ETA {(self._total - done) * took_s / done:,.0f} s" if done else "starting the workers"
             parts = ", ".join(f"{m} {c['embedded']:,}/{c['planned']:,}" for m, c in sorted(self._tally.by_modality.items()))
-            self.say(f"{done:,}/{self._total:,} sources, {note}, ETA {left_s:,.0f} s ({parts})")
+            self.say(f"{done:,}/{self._total:,} sources, {note}, {left} ({parts})")
