@@ -26,6 +26,25 @@ from encoders.weights import Weights
 ENTRY_POINT_GROUP = "bindery.encoders"
 
 Augment = Callable[[Mapping[str, torch.Tensor], torch.Generator], dict[str, torch.Tensor]]
+Spans = Callable[[Any], list[tuple[int, int]]]
+
+
+class Late:
+    """A string field that may be given as a function without arguments: called at the first look, then kept; by default ""."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.slot = f"_{name}"
+
+    def __get__(self, instance: Any, owner: type) -> str:
+        if instance is None:  # dataclasses ask the class for the field's default
+            return ""
+        value = instance.__dict__[self.slot]
+        if callable(value):
+            value = instance.__dict__[self.slot] = value()
+        return value  # type: ignore[no-any-return]
+
+    def __set__(self, instance: Any, value: str | Callable[[], str]) -> None:
+        instance.__dict__[self.slot] = value
 
 
 @dataclass(frozen=True)
@@ -52,9 +71,13 @@ class Encoder:
         augment: what training may do to a batch of its features (encoders/training/augment.py); None: nothing.
         build_tower: () -> an untrained tower: (features, batched) -> (B, D), not normalised.
         weights: where the trained weights lie; None for an untrained encoder.
-        fingerprint: 32 hex digits over canonical float32 weights, architecture and settings; "" if untrained.
+        fingerprint: 32 hex digits over canonical float32 weights, architecture, settings and assets; "" if untrained. May be
+            given as a function, which is called at the first look: hashing a large tower takes seconds.
         logit_scale: what a cosine is multiplied by before softmax (or sigmoid); inverse temperature.
         card: how the encoder came about: data, scores, the frozen tower it was trained against.
+        spans: text only: a decoded text -> its parts as (first, end) characters that each fit the tower; one part: it fits.
+        assets: small files that the factory needs beside settings and weights, e.g. "tokenizer.json", by name; saved with
+            the space and handed back to the factory as `assets=`.
     """
 
     architecture: str
@@ -68,9 +91,11 @@ class Encoder:
     build_tower: Callable[[], nn.Module]
     augment: Augment | None = None
     weights: Weights | None = None
-    fingerprint: str = ""
+    fingerprint: Late = Late()
     logit_scale: float = 1 / 0.07
     card: Mapping[str, Any] = field(default_factory=dict)
+    spans: Spans | None = None
+    assets: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def tower(self) -> nn.Module:
@@ -80,7 +105,9 @@ class Encoder:
             self.weights.load_into(tower, self.architecture)
         return tower.float().eval().requires_grad_(False)
 
-    def with_weights(self, weights: Weights, fingerprint: str, logit_scale: float, card: Mapping[str, Any]) -> Encoder:
+    def with_weights(
+        self, weights: Weights, fingerprint: str | Callable[[], str], logit_scale: float, card: Mapping[str, Any]
+    ) -> Encoder:
         """This encoder, trained."""
         return replace(self, weights=weights, fingerprint=fingerprint, logit_scale=logit_scale, card=card)
 
@@ -90,10 +117,16 @@ class Encoder:
 
 Factory = Callable[..., Encoder]
 _factories: dict[str, Factory] = {}
+_small: dict[str, Mapping[str, Any]] = {}
 
 
-def register(architecture: str) -> Callable[[Factory], Factory]:
-    """Decorate a factory `(**settings) -> Encoder` so that spaces and `--encoder` find it by name."""
+def register(architecture: str, small: Mapping[str, Any] | None = None) -> Callable[[Factory], Factory]:
+    """Decorate a factory `(**settings) -> Encoder` so that spaces and `--encoder` find it by name.
+
+    Args:
+        architecture: the name.
+        small: settings that build it at a size for tests; None: the default settings do.
+    """
 
     def keep(factory: Factory) -> Factory:
         if architecture in _factories and _factories[architecture].__module__ != factory.__module__:
@@ -102,6 +135,7 @@ def register(architecture: str) -> Callable[[Factory], Factory]:
                 f"{factory.__module__}; rename one"
             )
         _factories[architecture] = factory
+        _small[architecture] = small or {}
         return factory
 
     return keep
@@ -124,8 +158,16 @@ def list_encoders(modality: str | None = None) -> list[str]:
     return sorted(name for name in _factories if modality is None or _factories[name]().modality == modality)
 
 
-def build_encoder(architecture: str, settings: Mapping[str, Any] | None = None) -> Encoder:
-    """An untrained encoder by its registered name.
+def small_settings(architecture: str) -> dict[str, Any]:
+    """Settings that build a registered encoder at a size for tests."""
+    _discover()
+    return dict(_small[architecture])
+
+
+def build_encoder(
+    architecture: str, settings: Mapping[str, Any] | None = None, assets: Mapping[str, bytes] | None = None
+) -> Encoder:
+    """An untrained encoder by its registered name; `assets` go to its factory as they are, if there are any.
 
     Raises:
         SpaceError: no such architecture; the message names those that are there.
@@ -136,7 +178,7 @@ def build_encoder(architecture: str, settings: Mapping[str, Any] | None = None) 
             f"no encoder {architecture!r} is registered here; there are {', '.join(sorted(_factories))}. If a package "
             f"provides it (entry-point group {ENTRY_POINT_GROUP!r}), install it on every worker."
         )
-    return _factories[architecture](**(settings or {}))
+    return _factories[architecture](**(settings or {}), **({"assets": assets} if assets else {}))
 
 
 def seeded_tower(encoder: Encoder, seed: int) -> nn.Module:

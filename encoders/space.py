@@ -7,11 +7,13 @@ executable. B batch, D dimension.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import fsspec
@@ -20,8 +22,9 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from encoders.embedder import Embedder
-from encoders.encoder import Encoder, build_encoder
+from encoders.encoder import Encoder, Late, build_encoder
 from encoders.errors import SpaceError
+from encoders.families import family_of, parse, spelled
 from encoders.media.types import Media
 from encoders.weights import Weights, fingerprint
 
@@ -37,17 +40,17 @@ class Space:
         name: what people call it.
         dim: D, the length of every vector.
         fingerprint: 32 hex digits over the frozen image tower's fingerprint and D; vectors of spaces whose fingerprints
-            differ are never compared.
+            differ are never compared. May be given as a function, which is called at the first look.
         license: of the weights.
         encoders: by modality.
-        uri: where it was loaded from; "" for one that was never saved.
+        uri: where it was loaded from, in a form that loads it again anywhere; "" for one that was never saved.
     """
 
     name: str
     dim: int
-    fingerprint: str
-    license: str
-    encoders: Mapping[str, Encoder]
+    fingerprint: Late = Late()  # noqa: RUF009 - a descriptor
+    license: str = ""
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
     uri: str = ""
     _embedders: dict[tuple[str, int], Embedder] = field(default_factory=dict, repr=False, compare=False)
 
@@ -133,6 +136,12 @@ class Space:
                 "logit_scale": encoder.logit_scale,
                 "card": dict(encoder.card),
             }
+            if encoder.assets:
+                entries[modality]["assets"] = sorted(encoder.assets)
+                for asset, content in encoder.assets.items():
+                    if "://" not in root:
+                        filesystem.makedirs(f"{folder}/assets/{modality}", exist_ok=True)
+                    filesystem.pipe_file(f"{folder}/assets/{modality}/{asset}", content)
         card = {"format": FORMAT, "name": self.name, "dim": self.dim, "fingerprint": self.fingerprint, "license": self.license}
         document = json.dumps({**card, "encoders": entries}, indent=1, sort_keys=True)
         filesystem.pipe_file(f"{folder}/space.json", document.encode())  # last: without it there is no space
@@ -161,14 +170,27 @@ def list_spaces() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob("*/space.json"))
 
 
-def load_space(name: str | Path) -> Space:
-    """A space by the name of a shipped one, or by the directory or URI it was saved to.
+def load_space(name: str | Path, **options: Any) -> Space:
+    """A space by the name of a shipped one, by the directory or URI it was saved to, or by the name of a family.
 
-    Towers are built at first use, so loading reads `space.json` only.
+    Towers are built at first use, so loading reads little: `space.json`, or a checkpoint's table of contents.
+
+    Args:
+        name: "demo"; a directory or URI; "imagebind-huge", "open_clip:ARCH/TAG", "hf:REPO" (encoders/families/), whose
+            options may stand behind the name: "imagebind-huge?checkpoint=/data/imagebind_huge.pth&modalities=image,text".
+        options: what that family documents; they win over those in the name.
 
     Raises:
-        SpaceError: there is none, or its space.json cannot be used.
+        SpaceError: there is none, or its space.json or options cannot be used.
     """
+    base, in_name = parse(str(name))
+    family = None if isinstance(name, Path) or base in list_spaces() else family_of(base)
+    if family is not None:
+        return _from_family(family, base, {**in_name, **options})
+    if options:
+        raise SpaceError(
+            f"{str(name)!r} is a directory or a shipped space, which takes no options; leave out {sorted(options)}"
+        )
     uri = str(name).rstrip("/")
     shipped = uri in list_spaces()
     if not shipped and "://" not in uri:
@@ -187,13 +209,27 @@ def load_space(name: str | Path) -> Space:
     if card.get("format") != FORMAT:
         raise SpaceError(f"{root}/space.json has format {card.get('format')!r}, this program reads {FORMAT}; upgrade bindery")
     try:
-        encoders = {modality: _encoder(root, entry) for modality, entry in card["encoders"].items()}
+        encoders = {modality: _encoder(root, modality, entry) for modality, entry in card["encoders"].items()}
         return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=uri)
     except KeyError as error:
         raise SpaceError(f"{root}/space.json has no entry {error}; save the space again") from error
 
 
-def _encoder(root: str, entry: Mapping[str, Any]) -> Encoder:
-    encoder = build_encoder(entry["architecture"], entry["settings"])
+def _from_family(family: ModuleType, name: str, options: Mapping[str, Any]) -> Space:
+    known = [option for option in inspect.signature(family.load).parameters if option != "name"]
+    if unknown := sorted(options.keys() - set(known)):
+        raise SpaceError(f"{name!r} knows no option {unknown[0]!r}; it takes {', '.join(known)}")
+    space: Space = family.load(name, **options)
+    if space.uri:
+        return space
+    return replace(space, uri=spelled(name, options), fingerprint=partial(getattr, space, "fingerprint"))  # not yet looked at
+
+
+def _encoder(root: str, modality: str, entry: Mapping[str, Any]) -> Encoder:
+    assets = {}
+    for asset in entry.get("assets", ()):
+        with fsspec.open(f"{root}/assets/{modality}/{Path(asset).name}", "rb") as file:
+            assets[asset] = file.read()
+    encoder = build_encoder(entry["architecture"], entry["settings"], assets)
     weights = Weights(f"{root}/{entry['weights']}")
     return encoder.with_weights(weights, entry["fingerprint"], entry["logit_scale"], entry["card"])

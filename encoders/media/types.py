@@ -32,7 +32,8 @@ Media = Any  # bytes | Path | URI | BinaryIO | str (text only) | PIL.Image.Image
 class Facts:
     """What the table tells of a medium beside its vector; None where it does not apply.
 
-    `preview` is a small JPEG or WebP that can be looked at, `duration_s` seconds, `width` and `height` pixels.
+    `preview` is a small JPEG or WebP that can be looked at, `duration_s` seconds, `width` and `height` pixels; `truncated`
+    says of a text whether its end was beyond what the tower takes.
     """
 
     mime: str | None = None
@@ -41,6 +42,7 @@ class Facts:
     duration_s: float | None = None
     text: str | None = None
     preview: bytes | None = None
+    truncated: bool | None = None
 
 
 @contextmanager

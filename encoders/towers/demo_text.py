@@ -69,7 +69,7 @@ class DemoTextTower(nn.Module):
         return self.head(kept_BLW.sum(1) / present_BL.sum(1, keepdim=True))  # type: ignore[no-any-return]
 
 
-@register("demo/text")
+@register("demo/text", small={"vocabulary": ["a", "red", "train", "snow", "in", "the"]})
 def demo_text(vocabulary: Sequence[str] = ()) -> Encoder:
     """The demo world's text encoder.
 

@@ -12,21 +12,19 @@ import torch
 from sample_media import sample, sample_files
 
 from encoders.embedder import Embedder
-from encoders.encoder import Encoder, build_encoder, list_encoders, seeded_tower
+from encoders.encoder import Encoder, build_encoder, list_encoders, seeded_tower, small_settings
 from encoders.errors import DecodeError
 from encoders.media.types import URI
 from encoders.space import Space, load_space, space_fingerprint, trained
 
 ENCODERS = list_encoders()
-WORDS = ["a", "red", "train", "snow", "in", "the"]
 pytestmark = pytest.mark.parametrize("name", ENCODERS)
 
 
 @cache
 def encoder_of(name: str) -> Encoder:
-    """The encoder by its default settings; a text encoder with a few words."""
-    settings = {"vocabulary": WORDS} if name == "demo/text" else {}
-    return build_encoder(name, settings)
+    """The encoder at its size for tests."""
+    return build_encoder(name, small_settings(name))
 
 
 def features_of(encoder: Encoder) -> dict[str, torch.Tensor]:

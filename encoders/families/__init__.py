@@ -1,0 +1,46 @@
+"""Space families: spaces that are made from a name and options rather than read from a directory. One file each.
+
+A file here has `NAMES`, exact names ("imagebind-huge") or prefixes that end in a colon ("open_clip:"), and
+`load(name, **options) -> Space`. It is found by its place. In: a name, perhaps with options as a query string. Out: its module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+
+def family_of(name: str) -> ModuleType | None:
+    """The module of the family that a name (without options) belongs to; None if it belongs to none."""
+    for found in pkgutil.iter_modules(__path__, f"{__name__}."):
+        module = importlib.import_module(found.name)
+        if any(name.startswith(known) if known.endswith(":") else name == known for known in module.NAMES):
+            return module
+    return None
+
+
+def parse(name: str) -> tuple[str, dict[str, str]]:
+    """`imagebind-huge?profile=reference` -> ("imagebind-huge", {"profile": "reference"})."""
+    base, _, query = name.partition("?")
+    return base, dict(parse_qsl(query, keep_blank_values=True))
+
+
+def spelled(name: str, options: Mapping[str, Any]) -> str:
+    """The name with its options as a query string, sorted, None and `download` left out: what loads the same space again.
+
+    A list becomes words with commas, a mapping JSON, a bool `true` or `false`; `load` takes these spellings too.
+    """
+    words = {}
+    for key, value in sorted(options.items()):
+        if value is None or key == "download":
+            continue
+        if isinstance(value, list | tuple):
+            words[key] = ",".join(value)
+        else:
+            words[key] = json.dumps(value, sort_keys=True) if isinstance(value, Mapping | bool) else str(value)
+    return f"{name}?{urlencode(words, safe='/:,@')}" if words else name
