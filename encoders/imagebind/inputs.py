@@ -52,7 +52,7 @@ class FramesStem(nn.Module):
 
         One temporal slice is all there is, so that a 2-D convolution does it. An image stands for a clip of two equal frames.
         """
-        weight = self.proj[1].weight
+        weight = self.proj.get_parameter("1.weight")
         if x.ndim == 4:
             return F.conv2d(x, weight.sum(2), stride=VISION_PATCH)
         return F.conv2d(x.flatten(1, 2), weight.flatten(1, 2), stride=VISION_PATCH)
@@ -130,7 +130,7 @@ class TraceInput(nn.Module):
         """
         if x_BCT.ndim != 3 or x_BCT.shape[1] != CHANNELS or x_BCT.shape[2] // WINDOW != STEPS // WINDOW:
             raise ValueError(f"imu takes (B, {CHANNELS}, {STEPS}); without the batch axis this one is {_shape(x_BCT)}")
-        windows = x_BCT[..., :STEPS].unflatten(2, (-1, WINDOW)).transpose(1, 2).flatten(2)
+        windows = x_BCT[..., :STEPS].reshape(len(x_BCT), CHANNELS, -1, WINDOW).transpose(1, 2).flatten(2)
         return _with_class(self.cls_token, self.imu_stem.norm_layer(self.imu_stem.proj(windows))) + self.pos_embed
 
 
@@ -169,7 +169,7 @@ def _resized(position_1TW: torch.Tensor, side: int) -> torch.Tensor:
     """Vision's position table for `side` x `side` patches: bicubic without anti-aliasing, in float32; the class's stays."""
     if side == VISION_GRID:
         return position_1TW
-    grid_1WHW = position_1TW[:, 1:].float().transpose(1, 2).unflatten(2, (VISION_GRID, VISION_GRID))
+    grid_1WHW = position_1TW[:, 1:].float().transpose(1, 2).reshape(1, -1, VISION_GRID, VISION_GRID)
     resized = F.interpolate(grid_1WHW, (side, side), mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
     return torch.cat([position_1TW[:, :1], resized.to(position_1TW.dtype)], 1)
 

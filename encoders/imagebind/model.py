@@ -55,7 +55,7 @@ class Attention(nn.Module):
         q, k, v = F.linear(x_BTW, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         if self.bias_k is not None and self.bias_v is not None:
             k, v = (torch.cat([x, one.to(x.dtype).expand(len(x), 1, -1)], 1) for x, one in [(k, self.bias_k), (v, self.bias_v)])
-        q, k, v = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
         # The causal mask is in the state dict, but the kernel makes it itself, which is faster.
         attended_BHTC = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(attended_BHTC.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
@@ -184,7 +184,7 @@ class ImageBind(nn.Module):
         scales = {m: [Scale(SCALES[m], learned=m == "text")] if m in SCALES else [] for m in width}
         self.modality_postprocessors = nn.ModuleDict({m: nn.Sequential(Normalise(), *scales[m]) for m in width})
 
-    def forward(self, modality: str, x: torch.Tensor) -> torch.Tensor:
+    def encode(self, modality: str, x: torch.Tensor) -> torch.Tensor:
         """Scaled inputs of one modality without a clip axis -> (B, D), of the modality's own norm."""
         source = self.modality_preprocessors[modality]
         x_BTW = self.modality_trunks[modality](source(x))
@@ -260,9 +260,9 @@ def reference_forward(model: ImageBind, modality: str, batch: torch.Tensor) -> t
     if modality not in model.modality_trunks:
         raise ValueError(f"this model was built without {modality!r}; it has {', '.join(model.modality_trunks)}")
     if batch.ndim < 5:
-        return model(modality, batch)  # type: ignore[no-any-return]
-    scaled = model(modality, batch.flatten(0, 1))
-    return scaled.unflatten(0, batch.shape[:2]).mean(1)  # type: ignore[no-any-return]
+        return model.encode(modality, batch)
+    scaled = model.encode(modality, batch.flatten(0, 1))
+    return scaled.reshape(*batch.shape[:2], -1).mean(1)
 
 
 def _input(modality: str, width: int) -> nn.Module:
