@@ -8,11 +8,14 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, cached_property, partial
+from pathlib import Path
 
 import av
 import av.audio
 import av.container
+import fsspec
 import numpy as np
 import soundfile
 import torch
@@ -22,7 +25,7 @@ from encoders.errors import DecodeError, TooLargeError
 from encoders.media.containers import open_container
 from encoders.media.previews import PLOT_SIZE, wave_preview
 from encoders.media.sniff import HEAD_BYTES, sniff
-from encoders.media.types import Facts, Media, read_head, read_media
+from encoders.media.types import URI, Facts, Media, read_head
 
 MAX_DURATION_S = 24 * 3600.0
 MAX_CHANNELS = 64
@@ -88,6 +91,15 @@ class Sound:
             raise DecodeError(f"{int((~np.isfinite(wave_CS)).sum()):,} samples are NaN or infinite; export the sound again")
         return wave_CS
 
+    def part(self, start_s: float, end_s: float) -> Sound:
+        """The stretch between two times in seconds, as far as the sound goes; a view, nothing is decoded yet.
+
+        Raises:
+            DecodeError: there is no sample in it.
+        """
+        first, end = (round(max(0.0, min(s, self.duration_s)) * self.rate_hz) for s in (start_s, end_s))
+        return Sound(partial(_shifted, self._read, first), self.rate_hz, end - first, self.mime)
+
     def middle(self, duration_s: float, rate_hz: int) -> np.ndarray:
         """float32 (C, duration_s * rate_hz) from the middle of the sound, resampled; a shorter sound is repeated."""
         wanted = round(duration_s * self.rate_hz)
@@ -113,11 +125,8 @@ def decode_audio(media: Media) -> Sound:
     head = read_head(media, HEAD_BYTES)
     mime = sniff(head, "").mime
     if head.startswith(_SOUNDFILE_MAGIC) and head[8:12] != b"AVI ":
-        data = read_media(media)
-        try:
-            return _from_soundfile(data, mime)
-        except soundfile.LibsndfileError:  # a WAV of a rare codec, an OGG of video: FFmpeg may know it
-            return _from_container(data, mime)
+        with suppress(soundfile.LibsndfileError):  # a WAV of a rare codec, an OGG of video: FFmpeg may know it
+            return _from_soundfile(media, mime)
     return _from_container(media, mime)
 
 
@@ -176,21 +185,29 @@ def _to_float(wave: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(wave, np.float32)
 
 
-def _from_soundfile(data: bytes, mime: str | None) -> Sound:
-    reader = _SoundFileReader(data)
+def _shifted(read: Read, by: int, first: int, end: int) -> np.ndarray:
+    return read(first + by, end + by)
+
+
+def _from_soundfile(media: Media, mime: str | None) -> Sound:
+    reader = _SoundFileReader(media)
     return Sound(reader, reader.file.samplerate, reader.file.frames, mime)
 
 
 class _SoundFileReader:
-    """Reads parts of a file that stays open, as finding a place in an MP3 anew means counting its frames; pickles its bytes."""
+    """Reads parts of a file that stays open, as finding a place in an MP3 anew means counting its frames; pickles closed."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, media: Media) -> None:
+        self.media = media
 
     @cached_property
     def file(self) -> soundfile.SoundFile:
         """The open file; raises LibsndfileError."""
-        return soundfile.SoundFile(io.BytesIO(self.data))
+        if isinstance(self.media, URI):
+            return soundfile.SoundFile(fsspec.open(self.media.uri, "rb").open())
+        if isinstance(self.media, Path) or hasattr(self.media, "read"):
+            return soundfile.SoundFile(self.media)
+        return soundfile.SoundFile(io.BytesIO(self.media))
 
     def __call__(self, first: int, end: int) -> np.ndarray:
         try:
@@ -199,8 +216,8 @@ class _SoundFileReader:
         except soundfile.LibsndfileError as error:
             raise DecodeError(f"the sound is damaged: {error}; write the file again") from error
 
-    def __getstate__(self) -> dict[str, bytes]:
-        return {"data": self.data}
+    def __getstate__(self) -> dict[str, Media]:
+        return {"media": self.media}
 
 
 def _from_container(media: Media, mime: str | None) -> Sound:

@@ -58,6 +58,20 @@ class Picture:
             self._decoded[factor] = self._decode(factor)
         return self._decoded[factor]
 
+    def as_stored(self) -> Image.Image:
+        """The picture in RGB as plain `convert` makes it: not set upright, alpha dropped, 16-bit grey mostly white.
+
+        Raises:
+            DecodeError: the pixels are damaged or cut off.
+        """
+        image = self._open()
+        if self._turn is None and not image.has_transparency_data and not image.mode.startswith(("I", "F")):
+            return self.rgb()
+        try:
+            return image.convert("RGB")
+        except DAMAGED as error:
+            raise _damaged(image, error) from error
+
     def smallest(self, at_least: int) -> Image.Image:
         """Like `rgb`, but whatever is decoded already and large enough is taken first."""
         enough = [f for f in self._decoded if f <= self._factor(at_least)]
@@ -69,14 +83,17 @@ class Picture:
         return next((f for f in (8, 4, 2) if min(self.width, self.height) // f >= at_least), 1)
 
     def _decode(self, factor: int) -> Image.Image:
-        image = open_picture(self._source) if isinstance(self._source, bytes) else self._source
+        image = self._open()
         try:
             if factor > 1:
                 image.draft(None, (image.width // factor, image.height // factor))
             rgb = _to_rgb(image)
         except DAMAGED as error:
-            raise DecodeError(f"the {image.format or image.mode} picture is damaged: {error}; write it again") from error
+            raise _damaged(image, error) from error
         return rgb if self._turn is None else rgb.transpose(self._turn)
+
+    def _open(self) -> Image.Image:
+        return open_picture(self._source) if isinstance(self._source, bytes) else self._source
 
 
 def decode_image(media: Media) -> Picture:
@@ -126,6 +143,10 @@ def centre_square(image: Image.Image, side: int) -> Image.Image:
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
     return image.resize((side, side), Image.Resampling.BOX, box=(left, top, left + edge, top + edge))
+
+
+def _damaged(image: Image.Image, error: Exception) -> DecodeError:
+    return DecodeError(f"the {image.format or image.mode} picture is damaged: {error}; write it again")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -17,6 +17,10 @@ class Text:
 
     text: str
 
+    def part(self, first: int, end: int) -> Text:
+        """Characters `first` up to `end`."""
+        return Text(self.text[first:end])
+
 
 def decode_text(media: Media) -> Text:
     """A str as it is; bytes, pathlib.Path, URI and open binary files as UTF-8.

@@ -5,8 +5,12 @@ Frames are decoded one after the other and only those asked for are kept; files 
 
 from __future__ import annotations
 
+import copy
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Self
 
 import av
 import av.container
@@ -38,9 +42,13 @@ class Clip:
         mime: MIME type of the file; None for one that never was a file.
     """
 
+    _start_s: float  # where a part begins, in seconds of the whole
+    _is_part = False
+    _poster: np.ndarray | None
+
     def __init__(self, media: Media) -> None:
         self._media = media
-        self._poster: np.ndarray | None = None
+        self._start_s, self._poster = 0.0, None
         self.mime = sniff(read_head(media, HEAD_BYTES), "").mime
         with open_container(media) as container:
             stream = _video_stream(container)
@@ -53,6 +61,19 @@ class Clip:
             raise TooLargeError(f"frames of {width} x {height} pixels, at most {MAX_PIXELS:,} are taken; shrink the video")
         if self.duration_s > MAX_DURATION_S:
             raise TooLargeError(f"{self.duration_s:,.0f} s of video, at most {MAX_DURATION_S:,.0f} s are taken; split it")
+
+    def part(self, start_s: float, end_s: float) -> Self:
+        """The stretch between two times in seconds, as far as the clip goes; a view, nothing is decoded yet.
+
+        Raises:
+            DecodeError: it has no duration.
+        """
+        first_s, last_s = (max(0.0, min(time_s, self.duration_s)) for time_s in (start_s, end_s))
+        if not last_s > first_s:
+            raise DecodeError(f"no video between {start_s:.3f} s and {end_s:.3f} s: it lasts {self.duration_s:.3f} s")
+        part = copy.copy(self)
+        part._start_s, part.duration_s, part._is_part, part._poster = self._start_s + first_s, last_s - first_s, True, None
+        return part
 
     def frames(self, count: int, at_least: int | None = None) -> np.ndarray:
         """`count` frames spread evenly over the clip: those on show at (i + 1/2) / count of its duration.
@@ -77,9 +98,51 @@ class Clip:
             stream = _video_stream(container)
             converter = VideoReformatter()  # one for all frames: it costs as much to set up as to decode a small one
             frames: list[np.ndarray] = []
-            for frame in _frames_on_show(container, stream, times_s, self.duration_s, 1 / self.rate_hz):
+            times_s = [self._start_s + time_s for time_s in times_s]
+            for frame in _frames_on_show(container, stream, times_s, self._start_s + self.duration_s, 1 / self.rate_hz):
                 frames.append(frames[-1] if frame is None else self._convert(converter, frame, at_least))
         return np.stack(frames)
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames there are; found by reading every packet, though decoding none."""
+        first, end = self._numbers()
+        return end - first
+
+    def numbered(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """Frames by their number from 0, uint8 (H, W, 3) in full size as stored, so not set upright.
+
+        Args:
+            numbers: rising, below `num_frames`.
+
+        Raises:
+            DecodeError: one of them cannot be decoded, nor any after it.
+        """
+        first, _ = self._numbers()
+        with open_container(self._media) as container:
+            stream = _video_stream(container)
+            for frame in _frames_numbered(container, stream, [first + n for n in numbers], self._times_s, 1 / self.rate_hz):
+                yield frame.to_ndarray(format="rgb24")
+
+    def _numbers(self) -> tuple[int, int]:
+        """The frames of this part, (first, end) in numbers of the whole file."""
+        times_s, slack_s = self._times_s, 0.25 / self.rate_hz
+        return (
+            bisect_left(times_s, self._start_s - slack_s),
+            bisect_left(times_s, self._start_s + self.duration_s - slack_s) if self._is_part else len(times_s),
+        )
+
+    @cached_property
+    def _times_s(self) -> list[float]:
+        """When each frame of the file is shown, in seconds from its start; evenly spaced where the file does not say."""
+        with open_container(self._media) as container:
+            stream = _video_stream(container)
+            origin, unit_s = stream.start_time or 0, float(stream.time_base or 0)
+            stamps = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        known = sorted(stamp for stamp in stamps if stamp is not None)
+        if len(known) < len(stamps):
+            return [k / self.rate_hz for k in range(len(stamps))]
+        return [(stamp - origin) * unit_s for stamp in known]
 
     def poster(self) -> np.ndarray:
         """A frame of the middle, uint8 (H, W, 3): one that was decoded before, if any."""
@@ -101,14 +164,23 @@ class ArrayClip(Clip):
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
             raise DecodeError(f"video frames are uint8 (N, H, W, 3), not {frames.dtype} {frames.shape}")
         self._frames = frames
-        self._poster = None
+        self._start_s, self._poster = 0.0, None
         self.height, self.width = frames.shape[1:3]
         self.rate_hz, self.duration_s, self.mime = rate_hz, len(frames) / rate_hz, None
 
     def frames_at(self, times_s: Sequence[float], at_least: int | None = None) -> np.ndarray:
         """As of `Clip`; frames come in their own size."""
-        at = np.clip(np.floor(np.asarray(times_s) * self.rate_hz + 1e-6), 0, len(self._frames) - 1)
+        at = np.clip(np.floor((self._start_s + np.asarray(times_s)) * self.rate_hz + 1e-6), 0, len(self._frames) - 1)
         return self._frames[at.astype(int)]  # type: ignore[no-any-return]
+
+    def numbered(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """As of `Clip`."""
+        first, _ = self._numbers()
+        yield from (self._frames[first + n] for n in numbers)
+
+    @cached_property
+    def _times_s(self) -> list[float]:
+        return [k / self.rate_hz for k in range(len(self._frames))]
 
 
 def decode_video(media: Media) -> Clip:
@@ -166,6 +238,28 @@ def _frames_on_show(
         if following is None and shown_s + frame_s < MIN_SHARE * time_s:
             raise DecodeError(f"the video ends at {shown_s:.1f} s of {duration_s:.1f} s: cut off; copy the file again")
         yield shown if fresh else None
+
+
+def _frames_numbered(
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    numbers: Sequence[int],
+    times_s: Sequence[float],
+    frame_s: float,
+) -> Iterator[av.VideoFrame]:
+    """The frames of these rising numbers, found by the time each is shown."""
+    decoder, reached_s = _timed_frames(container, stream, frame_s), 0.0
+    for number in numbers:
+        if times_s[number] - reached_s > SEEK_GAP_S:
+            container.seek(_to_pts(stream, times_s[number]), stream=stream)
+            decoder = _timed_frames(container, stream, frame_s)
+        found = next((f for f in decoder if f[0] > times_s[number] - frame_s / 4), None)
+        if found is None:
+            raise DecodeError(
+                f"frame {number:,} of {len(times_s):,} cannot be decoded: damaged or cut off; write the file again"
+            )
+        reached_s = found[0]
+        yield found[1]
 
 
 def _timed_frames(

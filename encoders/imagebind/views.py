@@ -1,0 +1,138 @@
+"""Pictures and clips for ImageBind's vision tower. In: media. Out: pixels of 224 x 224, not yet scaled.
+
+H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+
+from encoders.errors import TooLargeError
+from encoders.imagebind.clips import CLIP_S, Profiled, clip_starts
+from encoders.media.image import decode_image
+from encoders.media.types import Media
+from encoders.media.video import Clip, decode_video
+
+SIDE = 224  # pixels
+MAX_ASPECT = 64  # long over short side; beyond it, what the centre is cut from takes gigabytes
+VIDEO_CLIPS = 5
+
+
+def long_side(long: int, short: int) -> int:
+    """The long side in pixels of a picture whose short side becomes SIDE."""
+    return SIDE * long // short
+
+
+@dataclass(frozen=True)
+class ImagePixels(Profiled):
+    """Short side to 224 by Pillow's bicubic filter, and the centre of that. Holds settings only."""
+
+    def __call__(self, media: Media) -> dict[str, np.ndarray]:
+        """Anything `decode_image` takes -> {"image": uint8 (3, 224, 224)}.
+
+        Raises:
+            MediaError: damaged or too large; with profile "reference", longer than MAX_ASPECT times its short side.
+        """
+        picture = decode_image(media)
+        square = centre(picture.as_stored()) if self.exact else centre(_middle(picture.rgb()))
+        return {"image": np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))}
+
+
+def centre(image: Image.Image) -> Image.Image:
+    """The centre, 224 x 224, of an RGB image of any size once its short side is 224."""
+    short, long = sorted(image.size)
+    _check_aspect(long, short)
+    size = (SIDE, long_side(long, short)) if image.width <= image.height else (long_side(long, short), SIDE)
+    left, top = (round((side - SIDE) / 2) for side in size)  # halves to the even number
+    return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + SIDE, top + SIDE))
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The image; of a strip beyond MAX_ASPECT its middle."""
+    width, height = (min(side, MAX_ASPECT * min(image.size)) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image if (width, height) == image.size else image.crop((left, top, left + width, top + height))
+
+
+def _check_aspect(long: int, short: int) -> None:
+    if long > MAX_ASPECT * short:
+        raise TooLargeError(f"{long} x {short} pixels: one side is over {MAX_ASPECT} times the other; cut out what matters")
+
+
+@dataclass(frozen=True)
+class VideoViews(Profiled):
+    """Five clips of 2 s, of each the first and the last frame, of these three crops. Holds settings only."""
+
+    def __call__(self, media: Media) -> dict[str, np.ndarray]:
+        """Anything `decode_video` takes -> {"frames": (15, 3, 2, 224, 224)}, view 3 * clip + crop.
+
+        uint8, resized with anti-aliasing, upright; with profile "reference" float32 in [0, 1], as stored.
+
+        Raises:
+            MediaError: damaged, without frames, or longer than MAX_ASPECT times its short side.
+        """
+        clip = decode_video(media)
+        _check_aspect(max(clip.width, clip.height), min(clip.width, clip.height))
+        return {"frames": self._reference(clip) if self.exact else self._upright(clip)}
+
+    def _reference(self, clip: Clip) -> np.ndarray:
+        pairs = clip_frames(clip.num_frames, clip.rate_hz)
+        wanted = sorted({number for pair in pairs for number in pair})
+        crops = dict(zip(wanted, (_crops(_bilinear(frame)) for frame in clip.numbered(wanted)), strict=True))
+        return _views([(crops[first], crops[last]) for first, last in pairs])
+
+    def _upright(self, clip: Clip) -> np.ndarray:
+        pairs = clip_frames(max(1, round(clip.duration_s * clip.rate_hz)), clip.rate_hz)
+        wanted = sorted({number for pair in pairs for number in pair})
+        frames = clip.frames_at([number / clip.rate_hz for number in wanted], at_least=SIDE)
+        crops = {number: _crops(_smooth(frame)) for number, frame in zip(wanted, frames, strict=True)}
+        return _views([(crops[first], crops[last]) for first, last in pairs])
+
+
+def clip_frames(count: int, rate_hz: float) -> list[tuple[int, int]]:
+    """The numbers of the two frames taken of each of the five clips of a video of `count` frames."""
+    pairs = []
+    for start in clip_starts(count / rate_hz, VIDEO_CLIPS):
+        first = math.ceil(rate_hz * float(start))
+        end = min(math.ceil(rate_hz * float(start + Fraction(CLIP_S))), count)
+        first = min(first, count - 1)  # under one frame a clip, there may be none in it
+        pairs.append((first, max(first, end - 1)))
+    return pairs
+
+
+def _bilinear(frame_HWC: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) -> float32 (3, H', W') in [0, 1], short side 224, without anti-aliasing."""
+    height, width = frame_HWC.shape[:2]
+    long = long_side(max(height, width), min(height, width))
+    size = (SIDE, long) if height <= width else (long, SIDE)
+    frame_1CHW = torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(frame_1CHW, size, mode="bilinear", align_corners=False)[0].numpy()
+
+
+def _smooth(frame_HWC: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) -> uint8 (3, H', W'), short side 224, with anti-aliasing."""
+    height, width = frame_HWC.shape[:2]
+    long = long_side(max(height, width), min(height, width))
+    size = (long, SIDE) if height <= width else (SIDE, long)
+    return np.asarray(Image.fromarray(frame_HWC).resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def _crops(frame_CHW: np.ndarray) -> list[np.ndarray]:
+    """Start, middle and end of the longer side."""
+    height, width = frame_CHW.shape[1:]
+    long = max(height, width)
+    offsets = (0, -((SIDE - long) // 2), long - SIDE)  # the middle rounded up
+    if height > width:
+        return [frame_CHW[:, top : top + SIDE] for top in offsets]
+    return [frame_CHW[:, :, left : left + SIDE] for left in offsets]
+
+
+def _views(pairs: list[tuple[list[np.ndarray], list[np.ndarray]]]) -> np.ndarray:
+    return np.stack([np.stack(pair, 1) for firsts, lasts in pairs for pair in zip(firsts, lasts, strict=True)])
