@@ -12,27 +12,13 @@ import torch
 from encoders.errors import DecodeError
 from encoders.imagebind import tokenizer
 from encoders.imagebind.clips import Profile, Profiled
-from encoders.imagebind.log_mel import AUDIO_CLIPS, MEL_BINS, MEL_FRAMES, LogMel
+from encoders.imagebind.log_mel import LogMel
 from encoders.imagebind.normalisation import AUDIO_MEAN, AUDIO_STD, IMAGE_MEAN, IMAGE_STD
-from encoders.imagebind.views import CROPS, FRAMES, SIDE, VIDEO_CLIPS, ImagePixels, VideoViews
+from encoders.imagebind.views import ImagePixels, VideoViews
 from encoders.media.text import Text, decode_text, describe_text
 from encoders.media.types import Facts, Media
 
-__all__ = [
-    "AUDIO_CLIPS",
-    "CROPS",
-    "FRAMES",
-    "MEL_BINS",
-    "MEL_FRAMES",
-    "SIDE",
-    "VIDEO_CLIPS",
-    "ImagePixels",
-    "LogMel",
-    "Profile",
-    "TokenIds",
-    "VideoViews",
-    "reference_input",
-]
+__all__ = ["ImagePixels", "LogMel", "Profile", "TokenIds", "VideoViews", "reference_input"]
 
 
 @dataclass(frozen=True)

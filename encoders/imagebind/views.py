@@ -22,7 +22,7 @@ from encoders.media.video import Clip, decode_video
 
 SIDE = 224  # pixels
 MAX_ASPECT = 64  # long over short side; beyond it, what the centre is cut from takes gigabytes
-VIDEO_CLIPS, CROPS, FRAMES = 5, 3, 2  # frames of a clip
+VIDEO_CLIPS = 5
 
 
 def long_side(long: int, short: int) -> int:
