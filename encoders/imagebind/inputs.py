@@ -130,7 +130,7 @@ class TraceInput(nn.Module):
         """
         if x_BCT.ndim != 3 or x_BCT.shape[1] != CHANNELS or x_BCT.shape[2] // WINDOW != STEPS // WINDOW:
             raise ValueError(f"imu takes (B, {CHANNELS}, {STEPS}); without the batch axis this one is {_shape(x_BCT)}")
-        windows = x_BCT[..., :STEPS].reshape(len(x_BCT), CHANNELS, -1, WINDOW).transpose(1, 2).flatten(2)
+        windows = x_BCT[..., :STEPS].reshape(x_BCT.shape[0], CHANNELS, -1, WINDOW).transpose(1, 2).flatten(2)
         return _with_class(self.cls_token, self.imu_stem.norm_layer(self.imu_stem.proj(windows))) + self.pos_embed
 
 
@@ -162,7 +162,7 @@ def _class_token(width: int) -> nn.Parameter:
 
 
 def _with_class(token: torch.Tensor, x_BTW: torch.Tensor) -> torch.Tensor:
-    return torch.cat([token.to(x_BTW.dtype).expand(len(x_BTW), -1, -1), x_BTW], 1)
+    return torch.cat([token.to(x_BTW.dtype).expand(x_BTW.shape[0], -1, -1), x_BTW], 1)
 
 
 def _resized(position_1TW: torch.Tensor, side: int) -> torch.Tensor:

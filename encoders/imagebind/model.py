@@ -54,7 +54,7 @@ class Attention(nn.Module):
         """Tokens to tokens, (B, T, W)."""
         q, k, v = F.linear(x_BTW, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         if self.bias_k is not None and self.bias_v is not None:
-            k, v = (torch.cat([x, one.to(x.dtype).expand(len(x), 1, -1)], 1) for x, one in [(k, self.bias_k), (v, self.bias_v)])
+            k, v = _appended(k, self.bias_k), _appended(v, self.bias_v)
         q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
         # The causal mask is in the state dict, but the kernel makes it itself, which is faster.
         attended_BHTC = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
@@ -188,7 +188,7 @@ class ImageBind(nn.Module):
         """Scaled inputs of one modality without a clip axis -> (B, D), of the modality's own norm."""
         source = self.modality_preprocessors[modality]
         x_BTW = self.modality_trunks[modality](source(x))
-        pooled_BW = x_BTW[torch.arange(len(x), device=x.device), x.argmax(-1)] if modality == "text" else x_BTW[:, 0]
+        pooled_BW = x_BTW[torch.arange(x.shape[0], device=x.device), x.argmax(-1)] if modality == "text" else x_BTW[:, 0]
         return self.modality_postprocessors[modality](self.modality_heads[modality](pooled_BW))  # type: ignore[no-any-return]
 
 
@@ -263,6 +263,10 @@ def reference_forward(model: ImageBind, modality: str, batch: torch.Tensor) -> t
         return model.encode(modality, batch)
     scaled = model.encode(modality, batch.flatten(0, 1))
     return scaled.reshape(*batch.shape[:2], -1).mean(1)
+
+
+def _appended(x_BTW: torch.Tensor, one_11W: torch.Tensor) -> torch.Tensor:
+    return torch.cat([x_BTW, one_11W.to(x_BTW.dtype).expand(x_BTW.shape[0], 1, -1)], 1)
 
 
 def _input(modality: str, width: int) -> nn.Module:
