@@ -12,6 +12,7 @@ import re
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_CANONICAL_KEY = re.compile(r"(?:s3|gs)://[^/?@]+/[^?]*[^/?]")  # what canonical_uri would leave as it is
 _SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 _SIGNED_STORES = ("s3", "gs")  # object stores whose only query parameters are signatures
 _PORTS = {"http": "80", "https": "443"}
@@ -56,6 +57,8 @@ def canonical_uri(uri: str, base: str | None = None) -> str:
     Raises:
         ValueError: it is no URI, or names no bucket or host.
     """
+    if _CANONICAL_KEY.fullmatch(uri):
+        return uri
     scheme_match = _SCHEME.match(uri)
     if scheme_match is None:
         if base is None or "://" not in base or (uri.startswith("/") and not base.startswith("http")):

@@ -61,6 +61,8 @@ def nanoseconds(time: Any) -> int:
         ValueError: a text that is no time, or NaN.
         OverflowError, TypeError: no time at all.
     """
+    if type(time) is int:  # first, as most manifests have integers
+        return time * _unit(time)
     if isinstance(time, str):
         time = parsedate_to_datetime(time) if "," in time else datetime.fromisoformat(time)
     if isinstance(time, datetime):
@@ -70,10 +72,16 @@ def nanoseconds(time: Any) -> int:
         return nanoseconds(datetime(time.year, time.month, time.day, tzinfo=UTC))
     if isinstance(time, float):
         return int(time * 1e9)
-    return int(time) * next(unit for limit, unit in _UNITS if abs(time) < limit)
+    return int(time) * _unit(time)
 
 
-_UNITS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (float("inf"), 1))  # until the year 5138
+def _unit(time: Any) -> int:
+    """Nanoseconds of what an integer counts, told by its size."""
+    if abs(time) < 10**11:
+        return 10**9
+    if abs(time) < 10**14:
+        return 10**6
+    return 1000 if abs(time) < 10**17 else 1  # until the year 5138
 
 
 def look_up(uris: Sequence[str]) -> list[State]:
