@@ -10,8 +10,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +25,7 @@ from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 TIME_TO_LIVE_S = 60.0
 RENEW_EVERY_S = 15.0
+ASK_AGAIN_S = 5.0  # while another writer is waited for
 
 
 class LeaseHeldError(OSError):
@@ -106,10 +111,12 @@ class Lease:
         self._lost = threading.Event()
         self._stop = threading.Event()
         self._renewer: threading.Thread | None = None
+        self._ahead_s = 0.0  # of the store's clock to ours
         self.took_over = False  # the last holder did not give its lease back: its commits must be fenced off
 
     def __enter__(self) -> Lease:
         now = self._probe()
+        self._ahead_s = now - time.time()
         epoch = self._newest_epoch()
         if epoch:
             self.took_over = not self._released(epoch)
@@ -129,6 +136,10 @@ class Lease:
         if not self._lost.is_set():
             put_if_absent(self._fs, f"{self._folder}/epoch-{self._epoch:08d}/released", b"released")
             self._sweep()
+
+    def store_time(self) -> float:
+        """What the store's clock says now, seconds since 1970."""
+        return time.time() + self._ahead_s
 
     def check(self) -> None:
         """Ask the store whether the lease is still ours.
@@ -220,6 +231,33 @@ class Lease:
             name = path.rstrip("/").rpartition("/")[2]
             if name.startswith("epoch-") and int(name.removeprefix("epoch-")) < self._epoch:
                 self._fs.rm(path, recursive=True)
+
+
+@contextmanager
+def held(lease: Lease, wait_s: float) -> Iterator[Lease]:
+    """Hold the lease, and wait for another writer to give it back rather than be refused.
+
+    Raises:
+        LeaseHeldError: it still holds it after `wait_s` seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    waiting = False
+    while True:
+        try:
+            lease.__enter__()
+            break
+        except LeaseHeldError as error:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise
+            if not waiting:
+                print(f"waiting up to {wait_s:.0f} s: {error}", file=sys.stderr)
+            waiting = True
+            time.sleep(min(ASK_AGAIN_S, left_s))
+    try:
+        yield lease
+    finally:
+        lease.__exit__()
 
 
 def _modified(fs: Any, path: str) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance.fragment import FragmentMetadata
 
 from pipelines.lease import Lease, LeaseLostError
@@ -69,13 +70,16 @@ class Ledger:
         Raises:
             LeaseLostError: another writer has taken over; nothing was committed.
         """
+        self._commit(fragments, replaced)
+
+    def _commit(self, fragments: Sequence[FragmentMetadata], replaced: Collection[str], touch_all: bool = False) -> None:
         self._sequence += 1
         token = {"bindery.run_id": self._run_id, "bindery.sequence": str(self._sequence)}
         for attempt in range(1, ATTEMPTS + 1):
             self._lease.check()
             base = self.dataset
             assert base is not None, "prepare() comes first"
-            operation, removed_rows = _operation(base, fragments, replaced)
+            operation, removed_rows = _operation(base, fragments, replaced, touch_all)
             transaction = lance.Transaction(base.version, operation, transaction_properties=token)
             try:
                 self.dataset = lance.LanceDataset.commit(
@@ -106,6 +110,14 @@ class Ledger:
         """
         self._lease.check()
 
+    def store_time(self) -> float:
+        """What the store's clock says now, seconds since 1970."""
+        return self._lease.store_time()
+
+    def refresh(self) -> None:
+        """Look at the newest version, after something else than `commit` has written."""
+        self.dataset = self._newest()
+
     def rows(self) -> int:
         """How many rows the table has now."""
         return self.dataset.count_rows() if self.dataset is not None else 0
@@ -119,9 +131,12 @@ class Ledger:
             self.dataset = self._newest()
 
     def _fence_off(self, base: Any) -> None:
-        """Commit nothing, so that a commit the dead or paused holder still has in hand conflicts with it."""
+        """Commit nothing, so that a commit the dead or paused holder still has in hand conflicts with it.
+
+        Every fragment is named as touched: a paused compaction need not touch the oldest one.
+        """
         if base.get_fragments():
-            self.commit([], [])
+            self._commit([], [], touch_all=True)
             return
         empty = lance.LanceOperation.Overwrite(base.schema, [])  # conflicts with every append from before it
         self.dataset = lance.LanceDataset.commit(
@@ -135,7 +150,9 @@ class Ledger:
         return dataset
 
 
-def _operation(base: Any, fragments: Sequence[FragmentMetadata], replaced: Collection[str]) -> tuple[Any, int]:
+def _operation(
+    base: Any, fragments: Sequence[FragmentMetadata], replaced: Collection[str], touch_all: bool = False
+) -> tuple[Any, int]:
     """The Lance operation of one commit, and how many older rows it removes."""
     current = base.get_fragments()
     if not current:  # an empty table: a writer that takes over one overwrites it, which a stale append cannot follow
@@ -143,16 +160,16 @@ def _operation(base: Any, fragments: Sequence[FragmentMetadata], replaced: Colle
     updated: dict[int, FragmentMetadata] = {}
     removed: list[int] = []
     removed_rows = 0
-    for fragment_id, dead in _rows_of(base, sorted(replaced)).items():
+    for fragment_id, dead in _rows_of(base, sorted(set(replaced))).items():
         removed_rows += len(dead)
-        rest = base.get_fragment(fragment_id).delete(any_of(sorted(set(dead))))
+        rest = base.get_fragment(fragment_id).delete(f"_rowaddr IN ({', '.join(map(str, dead))})")
         if rest is None:
             removed.append(fragment_id)
         else:
             updated[fragment_id] = rest
-    oldest = min(current, key=lambda fragment: fragment.fragment_id)
-    if oldest.fragment_id not in removed:
-        updated.setdefault(oldest.fragment_id, oldest.metadata)
+    for fragment in current if touch_all else [min(current, key=lambda fragment: fragment.fragment_id)]:
+        if fragment.fragment_id not in removed:
+            updated.setdefault(fragment.fragment_id, fragment.metadata)
     update = lance.LanceOperation.Update(
         removed_fragment_ids=removed,
         updated_fragments=list(updated.values()),
@@ -164,20 +181,35 @@ def _operation(base: Any, fragments: Sequence[FragmentMetadata], replaced: Colle
 
 def _holds(newest: Any, since: int, token: dict[str, str]) -> bool:
     """Whether one of the versions after `since` carries the token of a commit."""
-    return any(
-        transaction is not None and token.items() <= transaction.transaction_properties.items()
-        for transaction in newest.get_transactions(newest.version - since)
-    )
+    for version in range(since + 1, newest.version + 1):
+        try:
+            transaction = newest.read_transaction(version)
+        except TypeError:  # pylance 14 cannot read back a compaction that moved an index: never one of ours
+            continue
+        if transaction is not None and token.items() <= transaction.transaction_properties.items():
+            return True
+    return False
 
 
-def _rows_of(dataset: Any, source_ids: Sequence[str]) -> dict[int, list[str]]:
-    """Where the rows of sources lie: fragment id -> the source id of each such row in it."""
-    found: dict[int, list[str]] = {}
-    for ids in in_slices(source_ids):
-        rows = dataset.to_table(columns=["source_id"], filter=any_of(ids), with_row_address=True)
-        for source, address in zip(rows["source_id"].to_pylist(), rows["_rowaddr"].to_pylist(), strict=True):
-            found.setdefault(address >> 32, []).append(source)
+def _rows_of(dataset: Any, source_ids: Sequence[str]) -> dict[int, list[int]]:
+    """Where the rows of sources lie: fragment id -> the addresses of these rows in it."""
+    found: dict[int, list[int]] = {}
+    for addresses in _addresses(dataset, source_ids):
+        for address in addresses.to_pylist():
+            found.setdefault(address >> 32, []).append(address)
     return found
+
+
+def _addresses(dataset: Any, source_ids: Sequence[str]) -> Iterator[pa.Array]:
+    """A few sources are looked up, through an index if there is one; for many the column is read once."""
+    if not source_ids:
+        return
+    if len(source_ids) <= IDS_PER_FILTER:
+        yield from dataset.to_table(columns=[], filter=any_of(source_ids), with_row_address=True)["_rowaddr"].chunks
+        return
+    wanted = pa.array(source_ids, pa.string())
+    for batch in dataset.to_batches(columns=["source_id"], with_row_address=True):
+        yield batch["_rowaddr"].filter(pc.is_in(batch["source_id"], value_set=wanted))
 
 
 def in_slices(source_ids: Sequence[str]) -> Iterator[Sequence[str]]:
