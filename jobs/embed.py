@@ -25,10 +25,13 @@ class EmbedConfig(EmbedSettings):
         table: its table.
         space: a shipped space's name, or the directory or URI of a saved one.
         modality: take every source as this; else it is found by manifest, path, bytes and name.
+        segment: "whole" (one item a source), seconds for windows of video, audio and IMU ("10", or "10/5": length/hop),
+            "scenes" of videos, "context" for texts in parts that fit the tower; or by modality: "video=scenes,audio=10/5".
         include: only sources whose path matches one of these globs.
         exclude: no sources whose path matches one of these globs.
         limit: take no more than this many of the sources that the globs let through.
         retry_rejects: try again what was rejected before, though its bytes have not changed.
+        item_timeout: seconds without a result after which a source is given up, rejected.
         max_reject_rate: exit 1 if a larger share of the listed sources is rejected.
         dry_run: only plan, and report what would be done.
     """

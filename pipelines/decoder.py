@@ -1,4 +1,4 @@
-"""Decoding that cannot take its caller with it. In: sources. Out: for each, in order, features and facts or a reject.
+"""Decoding that cannot take its caller with it. In: sources. Out: features and facts of their segments, or rejects, in order.
 
 The work is done in a spawned child (pipelines/decoder_child.py), which reads and decodes ahead while the caller's tower runs.
 An item on which it dies, or stays silent past the deadline, becomes a reject; the rest go to a new child.
@@ -36,14 +36,28 @@ class Source:
     size_bytes: int | None
     offset: int | None
     media: bytes | None
+    cut: str = "whole"  # how it is cut into segments (pipelines/segments.py)
+    part: int | None = 0  # of the work on a long source; None only asks how many parts there are
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a source: arrays by feature name and facts."""
+    """One segment of a source: arrays by feature name, facts, and its place; `last` of its source or part."""
 
     features: dict[str, np.ndarray]
     facts: Facts
+    key: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+    last: bool = True
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Into how many parts the work on a source is cut."""
+
+    parts: int
+    last: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,10 @@ class Reject:
     error_type: str
     message: str
     expected: bool
+    last: bool = True  # whatever segments came before it, none follows
+
+
+Reply = Decoded | Probed | Reject
 
 
 class DecoderError(OSError):
@@ -69,15 +87,17 @@ class Decoder:
         self._item_timeout_s = item_timeout_s
         self._start()
 
-    def decode(self, sources: Sequence[Source]) -> Iterator[Decoded | Reject]:
-        """One result a source, in order, while later ones are still being decoded."""
-        results: queue.Queue[Decoded | Reject | BaseException] = queue.Queue(maxsize=self._ahead)
+    def decode(self, sources: Sequence[Source]) -> Iterator[Reply]:
+        """The results of each source, in order, the final one marked `last`, while later sources are still being decoded."""
+        results: queue.Queue[Reply | BaseException] = queue.Queue(maxsize=self._ahead)
         pump = threading.Thread(target=self._pump, args=(list(sources), results), name="decoder", daemon=True)
         pump.start()
-        for _ in sources:
+        pending = len(sources)
+        while pending:
             result = results.get()
             if isinstance(result, BaseException):
                 raise result
+            pending -= result.last
             yield result
         pump.join()
 
@@ -87,14 +107,14 @@ class Decoder:
         self._child.kill()
         self._child.wait()
 
-    def _pump(self, pending: list[Source], results: queue.Queue[Decoded | Reject | BaseException]) -> None:
+    def _pump(self, pending: list[Source], results: queue.Queue[Reply | BaseException]) -> None:
         try:
             while pending:
                 self._send(pending)
                 done = 0
                 while done < len(pending):
                     reply = self._reply()
-                    done += 1
+                    done += reply.last
                     died = self._pipe.closed or self._child.poll() is not None
                     if died:
                         self._restart()
@@ -106,7 +126,7 @@ class Decoder:
             results.put(error)
             raise
 
-    def _reply(self) -> Decoded | Reject:
+    def _reply(self) -> Reply:
         try:
             if self._pipe.poll(self._item_timeout_s):
                 return self._pipe.recv()  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import BinaryIO
 
@@ -22,10 +23,11 @@ import torch
 
 from encoders.encoder import Encoder
 from encoders.errors import MediaError
-from encoders.media.types import Facts, mime_of
+from encoders.media.types import mime_of
 from encoders.space import Space, load_space
-from pipelines.decoder import Decoded, Reject, Source
+from pipelines.decoder import Decoded, Probed, Reject, Reply, Source
 from pipelines.identity import without_signatures
+from pipelines.segments import count_parts, parse_cut, segments
 from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 READERS = 8  # concurrent reads ahead of the decoder: object stores answer in tens of milliseconds
@@ -55,26 +57,39 @@ def _end_with(owner: int) -> None:
     os._exit(1)
 
 
-def _decode_all(space: Space, sources: list[Source], readers: ThreadPoolExecutor) -> Iterator[Decoded | Reject]:
+def _decode_all(space: Space, sources: list[Source], readers: ThreadPoolExecutor) -> Iterator[Reply]:
     reads = {k: readers.submit(_read, sources[k]) for k in range(min(READERS, len(sources)))}
     for k, source in enumerate(sources):
         if k + READERS < len(sources):
             reads[k + READERS] = readers.submit(_read, sources[k + READERS])
-        stage, encoder = "read", space.encoder(source.modality)
+        stage = ["read"]  # of the work on this source, for its reject
         try:
             medium = reads.pop(k).result()
-            stage = "decode"
-            decoded = encoder.decode(medium)
-            stage = "preprocess"
-            features = {name: _as_declared(encoder, name, a) for name, a in encoder.preprocess(decoded).items()}
-            facts = encoder.describe(decoded)
+            yield from _results(space.encoder(source.modality), source, medium, stage)
             if not isinstance(medium, bytes):
                 medium.close()
         except Exception as error:  # noqa: BLE001 - the item boundary: a bad source costs itself, by type and message
             expected = isinstance(error, (MediaError, MemoryError, *INFRASTRUCTURE_ERRORS))
-            yield Reject(stage, type(error).__name__, _message(error, source), expected)
-            continue
-        yield Decoded(features, facts if facts.mime else Facts(**{**vars(facts), "mime": mime_of(source.uri)}))
+            yield Reject(stage[-1], type(error).__name__, _message(error, source), expected)
+
+
+def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: list[str]) -> Iterator[Decoded | Probed]:
+    """Features and facts of each segment of a source, or of one part of it."""
+    stage.append("decode")
+    decoded, cut = encoder.decode(medium), parse_cut(source.cut)
+    if source.part is None:
+        yield Probed(count_parts(cut, decoded))
+        return
+    found = segments(cut, encoder, decoded, source.part)
+    for number, segment in enumerate(found, 1):
+        stage.append("preprocess")
+        features = {name: _as_declared(encoder, name, a) for name, a in encoder.preprocess(segment.medium).items()}
+        facts = replace(encoder.describe(segment.medium), duration_s=getattr(decoded, "duration_s", None))
+        if facts.mime is None:
+            facts = replace(facts, mime=mime_of(source.uri))
+        if encoder.spans is not None:
+            facts = replace(facts, truncated=len(encoder.spans(segment.medium)) > 1)
+        yield Decoded(features, facts, segment.key, segment.start_s, segment.end_s, last=number == len(found))
 
 
 def _read(source: Source) -> bytes | BinaryIO:

@@ -1,26 +1,27 @@
 """What there is to do. In: a corpus, what the table and the rejects hold. Out: a stream of work, and counts of all the rest.
 
-Each source of the corpus ends in exactly one place: skipped, duplicate, unchanged, rejected or to be embedded.
+Each source of the corpus ends in exactly one place: skipped, duplicate, unchanged, rejected or to be embedded. Afterwards the
+sources that the table has of this corpus, and the corpus has no more, can be asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.space import Space
 from pipelines.corpus import Corpus, find_modalities
 from pipelines.corpus.modality import extension
-from pipelines.identity import recipe, source_id
-from pipelines.known import ABSENT, OTHER, SAME, Known, Seen, id_words, state_hash
+from pipelines.holdings import Holdings
+from pipelines.identity import source_id
+from pipelines.known import ABSENT, OTHER, SAME, Seen, id_words, state_hash
+from pipelines.labels import label_hash
 from pipelines.rejects import Rejected
 from pipelines.report import Tally
 
-WHOLE = "whole"  # the segment setting: one item a source
 _OUR_COLUMNS = ("uri", "modality", "version", "size_bytes", "media", "container", "offset", "read_uri", "problem")
 TODO_COLUMNS = pa.schema(  # a leading underscore marks what travels with a source but is no column of the table
     [
@@ -34,30 +35,45 @@ TODO_COLUMNS = pa.schema(  # a leading underscore marks what travels with a sour
         pa.field("_media", pa.large_binary()),
         pa.field("_replaces", pa.bool_()),  # the table holds older rows of it
         pa.field("_was_rejected", pa.bool_()),  # the rejects table holds a row of it
+        pa.field("_part", pa.int32()),  # of the work on a long source
+        pa.field("_parts", pa.int32()),
     ]
 )
 
 
 @dataclass
 class Work:
-    """One batch of a plan: what to embed, by modality; what is rejected at once; which rejects are stale."""
+    """One batch of a plan: what to embed, by modality; new labels; what is rejected at once; which rejects are stale."""
 
     todo: dict[str, pa.Table] = field(default_factory=dict)
+    relabelled: pa.Table | None = None  # source_id, then the corpus' own columns
     rejected: list[Rejected] = field(default_factory=list)
     stale_rejects: list[str] = field(default_factory=list)
 
 
 class Planner:
-    """Compares a corpus with the table, batch by batch, and counts."""
+    """Compares a corpus with what is held already, batch by batch, and counts.
 
-    def __init__(self, corpus: Corpus, space: Space, items: Known, rejects: Known, tally: Tally) -> None:
+    Args:
+        corpus: what there should be.
+        recipes: how each modality of the space is embedded now.
+        holdings: what there is.
+        tally: where the counts go.
+        seen: what other listings of the same corpus have named before; grows.
+    """
+
+    def __init__(
+        self, corpus: Corpus, recipes: Mapping[str, str], holdings: Holdings, tally: Tally, seen: Seen | None = None
+    ) -> None:
         self._corpus = corpus
-        self._space = space
-        self._items = items
-        self._rejects = rejects  # their states hash the version alone: a reject is tried again when its bytes change
+        self._recipes = recipes
+        self._items = holdings.items
+        self._rejects = holdings.rejects
+        self._labels = holdings.labels
+        self._deleted = holdings.deleted
+        self._stored_recipes = holdings.recipes
         self._tally = tally
-        self._recipes = {m: recipe(e.fingerprint, WHOLE) for m, e in space.encoders.items()}
-        self._seen = Seen()
+        self._seen = Seen() if seen is None else seen
 
     def batches(self) -> Iterator[Work]:
         """The plan; the tally is complete when it ends."""
@@ -75,7 +91,11 @@ class Planner:
         high, low = id_words(batch["source_id"])
         repeated = self._seen.add(high, low)
         self._tally.duplicate += int(repeated.sum())
-        batch, high = batch.filter(pa.array(~repeated)), high[~repeated]
+        buried = ~repeated & (self._deleted.compare(high, np.zeros(len(high), np.uint64)) != ABSENT)
+        if buried.any():
+            self._tally.skipped["deleted before"] += int(buried.sum())
+        chosen = ~(repeated | buried)
+        batch, high = batch.filter(pa.array(chosen)), high[chosen]
         self._tally.listed += batch.num_rows
         recipes = pa.array([self._recipes[m] for m in batch["modality"].to_pylist()], pa.string())
         stored = self._items.compare(high, state_hash(batch["version"], recipes))
@@ -84,16 +104,51 @@ class Planner:
         work.stale_rejects += self._once_ambiguous(batch.filter(pa.array(stored == SAME)))
         work.stale_rejects += ids.filter(pa.array((stored == SAME) & (refused != ABSENT))).to_pylist()
         self._tally.unchanged += int((stored == SAME).sum())
+        work.relabelled = self._relabelled(batch, high, stored == SAME)
         self._reject_again(int(((stored != SAME) & (refused == SAME)).sum()))
         fresh = (stored != SAME) & (refused != SAME)
-        chosen = pa.array(fresh)
-        todo = self._todo(batch.filter(chosen), stored[fresh] == OTHER, refused[fresh] != ABSENT)
+        self._count_reasons(batch.filter(pa.array(fresh)), high[fresh], stored[fresh])
+        todo = self._todo(batch.filter(pa.array(fresh)), stored[fresh] == OTHER, refused[fresh] != ABSENT)
         for modality in pc.unique(todo["modality"]).to_pylist():
             work.todo[modality] = todo.filter(pc.equal(todo["modality"], modality))
             counts = self._tally.of(modality)
             counts["planned"] += work.todo[modality].num_rows
             counts["bytes"] += pc.sum(work.todo[modality]["size_bytes"]).as_py() or 0
         return work
+
+    def _relabelled(self, batch: pa.Table, high: np.ndarray, unchanged: np.ndarray) -> pa.Table | None:
+        """Unchanged sources whose labels in the table are others than the corpus' own columns."""
+        own = self._corpus.columns.names
+        if not own or not len(self._labels):
+            return None
+        other = unchanged & (self._labels.compare(high, label_hash(batch, own)) == OTHER)
+        return batch.select(["source_id", *own]).filter(pa.array(other)) if other.any() else None
+
+    def _count_reasons(self, batch: pa.Table, high: np.ndarray, stored: np.ndarray) -> None:
+        """Why sources are embedded: new, changed bytes, or stale (the bytes are the same, the encoder or the cut is not)."""
+        stale = np.zeros(len(high), bool)
+        for old in self._stored_recipes:
+            stale |= self._items.compare(high, state_hash(batch["version"], old)) == SAME
+        counts = {"new": stored == ABSENT, "changed": (stored == OTHER) & ~stale, "stale": (stored == OTHER) & stale}
+        self._tally.planned.update({reason: int(chosen.sum()) for reason, chosen in counts.items() if chosen.any()})
+
+    def gone(self, batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
+        """Of rows with `source_id`, `uri` and `modality`, the sources that the corpus did not list; to be asked after the plan.
+
+        Those of the table, or of the rejects, where a modality may be "".
+
+        A source that was listed without its modality being known, or of a modality without an encoder here, is not gone.
+        """
+        for batch in batches:
+            known = pa.array([m in self._recipes or not m for m in batch["modality"].to_pylist()], pa.bool_())
+            rows = pa.table(batch).filter(known)
+            if not rows.num_rows:
+                continue
+            absent = pa.array(~self._seen.holds(*id_words(rows["source_id"])))
+            rows = rows.filter(absent)
+            if rows.num_rows:
+                nameless = pa.array([source_id(uri, "") for uri in rows["uri"].to_pylist()])
+                yield from rows.filter(pa.array(~self._seen.holds(*id_words(nameless))))["source_id"].to_pylist()
 
     def _once_ambiguous(self, batch: pa.Table) -> list[str]:
         """Rejects from when it was not known what these sources are; the table holds them now."""
@@ -108,6 +163,8 @@ class Planner:
         columns = {name: batch[name] for name in ("source_id", "uri", "modality", "version", "size_bytes")}
         columns |= {"_location": location, "_offset": batch["offset"], "_media": batch["media"]}
         columns |= {"_replaces": pa.array(replaces), "_was_rejected": pa.array(was_rejected)}
+        columns |= {"_part": pa.nulls(batch.num_rows, pa.int32()).fill_null(0)}
+        columns |= {"_parts": pa.nulls(batch.num_rows, pa.int32()).fill_null(1)}
         own = [f for f in batch.schema if f.name not in (*_OUR_COLUMNS, "source_id")]
         table = pa.table(columns).cast(TODO_COLUMNS)
         for column in own:

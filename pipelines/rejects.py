@@ -53,6 +53,12 @@ class Rejects:
                 again = np.array([retry or stage == "read" for stage in batch["stage"].to_pylist()])
                 yield ids, np.where(again, np.uint64(0), state_hash(batch["version"], ""))
 
+    def of_corpus(self, chosen: str) -> Iterator[pa.RecordBatch]:
+        """`source_id`, `uri` and `modality` of the rejects that an SQL filter chooses."""
+        dataset = open_table(self._uri)
+        if dataset is not None:
+            yield from dataset.to_batches(columns=["source_id", "uri", "modality"], filter=chosen)
+
     def write(self, rejected: Sequence[Rejected], corpus: str) -> None:
         """Add or replace the rows of rejected sources."""
         if not rejected:

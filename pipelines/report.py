@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """Sources by what became of them. `rejected` includes those rejected before and not tried again."""
+    """Sources by what became of them. `rejected` includes those rejected before and not tried again.
+
+    `deleted` and `relabelled` stand apart: deleted sources are not listed, relabelled ones are among the unchanged.
+    """
 
     found: int = 0
     listed: int = 0  # that could be media of this space, each once
@@ -24,6 +27,9 @@ class Tally:
     rejected_before: int = 0
     rejects: Counter[str] = field(default_factory=Counter)  # of this run, by error type
     unexpected: Counter[str] = field(default_factory=Counter)  # those of `rejects` that look like a bug of ours
+    planned: Counter[str] = field(default_factory=Counter)  # to embed, by reason: new, changed, stale
+    relabelled: int = 0
+    deleted: int = 0
     items_written: int = 0
     bytes_embedded: int = 0
     by_modality: dict[str, Counter[str]] = field(default_factory=dict)  # planned, embedded, rejected, bytes

@@ -1,6 +1,6 @@
 """The stages that run on workers. In: batches of sources to embed. Out: table rows with vectors, and rejects among them.
 
-Rows in, rows out: same count, same order, same ids. A source that cannot be embedded stays a row, with `_reject_*` filled in.
+A source becomes a row for each of its segments, in order. One that cannot be embedded stays a row, with `_reject_*` filled in.
 B batch, D dimension.
 """
 
@@ -19,14 +19,24 @@ from encoders.embedder import Embedder
 from encoders.encoder import Feature
 from encoders.media.types import Facts
 from encoders.space import load_space
-from pipelines.decoder import Decoded, Decoder, Reject, Source
+from pipelines.decoder import Decoded, Decoder, Probed, Reject, Source
 from pipelines.identity import item_id
 from pipelines.table import VECTOR
 
 _NORM_TOLERANCE = 1e-3
 _REJECT_COLUMNS = ("_reject_stage", "_reject_type", "_reject_message", "_reject_expected")
 _ABSENT = ("FileNotFoundError", "PermissionError", "IsADirectoryError")  # the source's own fault, not the store's
-_FACTS = {"mime": pa.string(), "width": pa.int32(), "height": pa.int32(), "duration_s": pa.float64(), "text": pa.string()}
+_FACTS = {
+    "mime": pa.string(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "duration_s": pa.float64(),
+    "text": pa.string(),
+    "truncated": pa.bool_(),
+    "preview": pa.binary(),
+}
+_PLACE = {"_segment": pa.string(), "start_s": pa.float64(), "end_s": pa.float64()}
+READ_AHEAD = 64  # sources that may wait while their headers are looked at
 
 
 @dataclass(frozen=True)
@@ -34,46 +44,72 @@ class Job:
     """What the workers of one Dataset need to know."""
 
     space: str
+    encoders: Mapping[str, str]  # fingerprints, by modality
     recipes: Mapping[str, str]  # by modality
+    cuts: Mapping[str, str]  # how sources are cut into items, by modality
     corpus: str
     run_id: str
     batch_size: int
+    item_timeout_s: float
+
+
+class Probe:
+    """CPU actor: sources -> a row for each part of the work on them. One that cannot be opened is one part, and fails there."""
+
+    def __init__(self, job: Job) -> None:
+        self._decoder = Decoder(job.space, READ_AHEAD, job.item_timeout_s)
+        self._cuts = job.cuts
+
+    def __call__(self, todo: pa.Table) -> pa.Table:
+        """Sources -> their parts, `_part` of `_parts`."""
+        replies = self._decoder.decode(_sources(todo, self._cuts, probe=True))
+        counts = [reply.parts if isinstance(reply, Probed) else 1 for reply in replies]
+        rows = todo.take(np.repeat(np.arange(len(counts)), counts))
+        parts = pa.array([part for count in counts for part in range(count)], pa.int32())
+        rows = rows.set_column(rows.schema.get_field_index("_part"), "_part", parts)
+        return rows.set_column(rows.schema.get_field_index("_parts"), "_parts", pa.array(np.repeat(counts, counts), pa.int32()))
 
 
 class Decode:
     """CPU actor: sources -> facts and features. Features travel as fixed-size binary columns: no float32, no copies."""
 
     def __init__(self, job: Job) -> None:
-        self._decoder = Decoder(job.space, ahead=2 * job.batch_size)  # starts its child; we go on meanwhile
+        self._decoder = Decoder(job.space, 2 * job.batch_size, job.item_timeout_s)  # starts its child; we go on meanwhile
         self._space = load_space(job.space)
+        self._cuts = job.cuts
         self._batch_size = job.batch_size
 
     def __call__(self, todo: pa.Table) -> Iterator[pa.Table]:
-        """A block of sources, as batches of rows that are ready for the tower."""
-        where = todo.select(["modality", "uri", "_location", "size_bytes", "_offset", "_media"]).to_pylist()
-        sources = [Source(*row.values()) for row in where]
+        """A block of sources or parts, as batches of rows that are ready for the tower: a row a segment."""
+        sources = _sources(todo, self._cuts)
         kept = todo.drop_columns(["_location", "_offset", "_media"])
-        results: list[Decoded | Reject] = []
-        start = unread = 0
+        waiting: list[tuple[int, Decoded | Reject]] = []
+        row = unread = 0
         for result in self._decoder.decode(sources):
-            results.append(result)
+            assert not isinstance(result, Probed), "nobody asked"
+            waiting.append((row, result))
+            row += result.last
             unread += isinstance(result, Reject) and result.stage == "read" and result.error_type not in _ABSENT
             if unread == len(sources) > 1:
                 raise OSError(f"nothing of {len(sources)} sources can be read, the store seems to be away: {result}")
-            if len(results) == self._batch_size:
-                yield self._rows(kept.slice(start, len(results)), results)
-                start += len(results)
-                results = []
-        if results:
-            yield self._rows(kept.slice(start, len(results)), results)
+            if len(waiting) == self._batch_size:
+                yield self._rows(kept, waiting)
+                waiting = []
+        if waiting:
+            yield self._rows(kept, waiting)
 
-    def _rows(self, rows: pa.Table, results: list[Decoded | Reject]) -> pa.Table:
+    def _rows(self, kept: pa.Table, found: list[tuple[int, Decoded | Reject]]) -> pa.Table:
+        rows = kept.take([row for row, _ in found])
+        results = [result for _, result in found]
         for name, feature in self._space.encoder(_modality(rows)).features.items():
             rows = rows.append_column(_binary_field(name, feature), _to_binary(results, name, feature))
         facts = [r.facts if isinstance(r, Decoded) else Facts() for r in results]
         for name, kind in _FACTS.items():
             rows = rows.append_column(name, pa.array([getattr(f, name) for f in facts], kind))
-        rows = rows.append_column("preview", pa.array([f.preview for f in facts], pa.binary()))
+        places = [(r.key, r.start_s, r.end_s) if isinstance(r, Decoded) else ("", None, None) for r in results]
+        for k, (name, kind) in enumerate(_PLACE.items()):
+            rows = rows.append_column(name, pa.array([place[k] for place in places], kind))
+        rows = rows.append_column("_last", pa.array([r.last for r in results], pa.bool_()))
         rejects = [(r.stage, r.error_type, r.message, r.expected) if isinstance(r, Reject) else (None,) * 4 for r in results]
         for k, name in enumerate(_REJECT_COLUMNS):
             kind = pa.bool_() if name == "_reject_expected" else pa.string()
@@ -92,8 +128,8 @@ class Embed:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows with features -> rows of the table, `_reject_*` filled where the vector is no unit vector."""
         modality = _modality(rows)
-        encoder = self._space.encoder(modality)
-        features = {name: _from_binary(rows[f"_{name}"], feature) for name, feature in encoder.features.items()}
+        declared = self._space.encoder(modality).features
+        features = {name: _from_binary(rows[f"_{name}"], feature) for name, feature in declared.items()}
         vectors_BD = self._embedder(modality)(features)
         assert vectors_BD.shape[1] == self._space.dim, f"tower made {vectors_BD.shape[1]} dimensions, not {self._space.dim}"
         rows = self._reject_bad_vectors(rows.drop_columns([f"_{name}" for name in features]), vectors_BD)
@@ -102,17 +138,16 @@ class Embed:
         constants: dict[str, Any] = {
             "corpus": self._job.corpus,
             "recipe": self._job.recipes[modality],
-            "encoder": encoder.fingerprint,
+            "encoder": self._job.encoders[modality],
             "run_id": self._job.run_id,
         }
         for name, value in constants.items():
             rows = rows.append_column(name, pa.array([value] * count, pa.string()))
-        ids = [item_id(u, modality) for u in rows["uri"].to_pylist()]
+        places = zip(rows["uri"].to_pylist(), rows["_segment"].to_pylist(), strict=True)
+        ids = [item_id(uri, modality, segment) for uri, segment in places]
         return (
-            rows.append_column("item_id", pa.array(ids))
-            .append_column("segment_count", pa.array([1] * count, pa.int32()))
-            .append_column("start_s", pa.nulls(count, pa.float64()))
-            .append_column("end_s", pa.nulls(count, pa.float64()))
+            rows.drop_columns(["_segment"])
+            .append_column("item_id", pa.array(ids))
             .append_column("embedded_at", pa.array([datetime.now(UTC)] * count, pa.timestamp("us", "UTC")))
             .append_column(VECTOR, pa.FixedSizeListArray.from_arrays(flat, self._space.dim))
         )
@@ -149,6 +184,17 @@ class DecodeThenEmbed:
         """A block of sources -> batches of rows of the table."""
         for rows in self._decode(todo):
             yield self._embed(rows)
+
+
+def _sources(todo: pa.Table, cuts: Mapping[str, str], probe: bool = False) -> list[Source]:
+    """What the decoder needs to know of each row."""
+    rows = todo.select(["modality", "uri", "_location", "size_bytes", "_offset", "_media", "_part"]).to_pylist()
+    names = {"_location": "location", "_offset": "offset", "_media": "media", "_part": "part"}
+    found = []
+    for row in rows:
+        values = {names.get(name, name): value for name, value in row.items()}
+        found.append(Source(**{**values, "part": None if probe else values["part"]}, cut=cuts[row["modality"]]))
+    return found
 
 
 def _modality(rows: pa.Table) -> str:

@@ -37,6 +37,7 @@ ITEM_COLUMNS = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("duration_s", pa.float64()),
         pa.field("text", pa.string()),
+        pa.field("truncated", pa.bool_()),
         pa.field("preview", pa.binary()),
     ]
 )

@@ -1,5 +1,7 @@
 """From embedded blocks to commits. In: references to blocks of rows. Out: staged Lance fragments, committed every so often.
 
+A source's rows are staged together: blocks with a part of a longer source wait for its other parts (pipelines/parts.py).
+
 The driver holds references only: workers write the fragments, coalesced to 64 MB or one commit interval, and hand back their
 metadata; the one committer commits it. What a retried task staged twice is committed once, by the copy that came back.
 """
@@ -19,7 +21,9 @@ import pyarrow.compute as pc
 import ray
 from lance.fragment import FragmentMetadata, write_fragments
 
+from pipelines.labels import relabelled_rows
 from pipelines.ledger import Ledger
+from pipelines.parts import Arrival, Parts, arrivals
 from pipelines.rejects import Rejected, Rejects
 from pipelines.report import Tally
 from pipelines.storage import lance_options
@@ -28,6 +32,7 @@ COMMIT_INTERVAL_S = 30.0
 COMMIT_ITEMS = 100_000
 FRAGMENT_BYTES = 64 * 1024**2
 REJECTS_AT_ONCE = 10_000
+RELABEL_AT_ONCE = 10_000  # sources whose rows the driver holds while it relabels them
 SAVE_S = 20.0  # what a scheduler's grace period leaves for a clean stop
 CPUS_PER_STAGER = 16
 STAGING_TASKS = 4  # at most at once: back-pressure on the blocks waiting to be written
@@ -46,36 +51,57 @@ class Staged:
 
 
 def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
-    """Write the good rows of some blocks as fragments of a table, without committing them."""
+    """Write the good rows of some blocks as fragments of a table, without committing them.
+
+    The blocks hold whole sources: one of whose segments any was rejected is rejected.
+    """
     rows = pa.concat_tables(blocks)
-    good = rows.filter(pc.is_null(rows["_reject_stage"]))
     bad = rows.filter(pc.is_valid(rows["_reject_stage"]))
-    columns = [good[f.name] if f.name in good.column_names else pa.nulls(good.num_rows, f.type) for f in schema]
-    items = pa.table(columns, names=schema.names).cast(schema)
-    fragments = []
-    if items.num_rows:
-        fragments = write_fragments(
-            items, uri, schema=schema, mode="append", data_storage_version="2.2", storage_options=lance_options(uri)
-        )
+    good = rows.filter(pc.is_null(rows["_reject_stage"]))
+    good = good.filter(pc.invert(pc.is_in(good["source_id"], bad["source_id"].combine_chunks()))) if bad.num_rows else good
+    sources = good.filter(good["_last"])  # one row each, but for those of several parts
+    sources = sources.filter(pc.equal(sources["_part"], 0))
+    rejected = {row["source_id"]: _rejected(row) for row in bad.to_pylist()}
+    unread = pa.array([i for i, reject in rejected.items() if reject.stage == "read"], pa.string())  # their old rows stay
+    replaced = rows.filter(pc.and_(rows["_replaces"], pc.invert(pc.is_in(rows["source_id"], unread))))
     return Staged(
-        fragments=[json.dumps(f.to_json()) for f in fragments],
-        embedded=Counter(good["modality"].to_pylist()),
-        bytes_embedded=pc.sum(good["size_bytes"]).as_py() or 0,
-        replaced=rows.filter(rows["_replaces"])["source_id"].to_pylist(),
-        cleared=good.filter(good["_was_rejected"])["source_id"].to_pylist(),
-        rejected=[
-            Rejected(
-                source_id=r["source_id"],
-                uri=r["uri"],
-                modality=r["modality"],
-                version=r["version"],
-                stage=r["_reject_stage"],
-                error_type=r["_reject_type"],
-                message=r["_reject_message"],
-                expected=r["_reject_expected"],
-            )
-            for r in bad.to_pylist()
-        ],
+        fragments=[json.dumps(f.to_json()) for f in write_items(uri, schema, _with_counts(good))],
+        embedded=Counter(sources["modality"].to_pylist()),
+        bytes_embedded=pc.sum(sources["size_bytes"]).as_py() or 0,
+        replaced=pc.unique(replaced["source_id"]).to_pylist(),
+        cleared=sources.filter(sources["_was_rejected"])["source_id"].to_pylist(),
+        rejected=list(rejected.values()),
+    )
+
+
+def write_items(uri: str, schema: pa.Schema, rows: pa.Table) -> list[FragmentMetadata]:
+    """Rows as fragments of a table, not committed; columns that they lack are null."""
+    columns = [rows[f.name] if f.name in rows.column_names else pa.nulls(rows.num_rows, f.type) for f in schema]
+    items = pa.table(columns, names=schema.names).cast(schema)
+    if not items.num_rows:
+        return []
+    return write_fragments(
+        items, uri, schema=schema, mode="append", data_storage_version="2.2", storage_options=lance_options(uri)
+    )
+
+
+def _with_counts(rows: pa.Table) -> pa.Table:
+    """The rows with `segment_count`, of their source."""
+    counts = pc.value_counts(rows["source_id"])
+    place = pc.index_in(rows["source_id"], counts.field("values"))
+    return rows.append_column("segment_count", counts.field("counts").take(place).cast(pa.int32()))
+
+
+def _rejected(row: dict[str, Any]) -> Rejected:
+    return Rejected(
+        source_id=row["source_id"],
+        uri=row["uri"],
+        modality=row["modality"],
+        version=row["version"],
+        stage=row["_reject_stage"],
+        error_type=row["_reject_type"],
+        message=row["_reject_message"],
+        expected=row["_reject_expected"],
     )
 
 
@@ -86,6 +112,10 @@ class Stager:
     def stage(self, uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
         """`stage`, in this process."""
         return stage(uri, schema, *blocks)
+
+    def look(self, block: pa.Table) -> list[Arrival]:
+        """`arrivals`, in this process."""
+        return arrivals(block)
 
 
 @dataclass
@@ -116,19 +146,30 @@ class Writer:
         self._since = time.monotonic()
         self._staging: list[Any] = []
         self._stagers: Iterator[Any] = iter(())
+        self._parts: Parts | None = None
         self._pending = _Pending()
 
-    def start(self, cpus: int) -> None:
-        """Bring up the actors that write: one for every so many CPUs that embed."""
+    def start(self, cpus: int, in_parts: bool) -> None:
+        """Bring up the actors that write: one for every so many CPUs that embed.
+
+        Args:
+            cpus: of the cluster.
+            in_parts: sources may come in several parts, so that blocks have to be looked into.
+        """
         self._stagers = itertools.cycle([Stager.remote() for _ in range(max(1, cpus // CPUS_PER_STAGER))])  # type: ignore[attr-defined]
+        self._parts = Parts() if in_parts else None
 
     def add(self, block: Any, size_bytes: int) -> None:
         """Take a reference to a block of rows."""
-        self._blocks.append(block)
-        self._bytes += size_bytes
+        if self._parts is None:
+            self._blocks.append(block)
+            self._bytes += size_bytes
+        else:
+            self._parts.look(next(self._stagers).look.remote(block), block, size_bytes)
 
     def tick(self) -> None:
         """Stage and commit what is due; called often."""
+        self._take_complete(wait=False)
         if self._bytes >= FRAGMENT_BYTES or time.monotonic() - self._since >= COMMIT_INTERVAL_S:
             self._stage_blocks()
         self._collect(wait=len(self._staging) > STAGING_TASKS)
@@ -142,8 +183,24 @@ class Writer:
         if len(self._pending.rejected) >= REJECTS_AT_ONCE:
             self._commit()
 
+    def relabel(self, labels: pa.Table) -> None:
+        """Write rows anew with other labels, vectors and all, and commit them in place of the old ones.
+
+        Args:
+            labels: `source_id`, then the columns that change.
+        """
+        for start in range(0, labels.num_rows, RELABEL_AT_ONCE):
+            some, dataset = labels.slice(start, RELABEL_AT_ONCE), self._ledger.dataset
+            assert dataset is not None, "only rows of a table are relabelled"
+            fragments = write_items(self._ledger.uri, dataset.schema, relabelled_rows(dataset, some, self._corpus))
+            self._ledger.commit(fragments, some["source_id"].to_pylist())
+            self._tally.items_written += sum(f.physical_rows for f in fragments)
+            self._tally.relabelled += some.num_rows
+
     def finish(self) -> None:
         """Stage and commit all that is left."""
+        self._take_complete(wait=True)
+        assert self._parts is None or self._parts.empty, "a source has not all of its parts"
         self._stage_blocks()
         while self._staging:
             self._collect(wait=True)
@@ -157,6 +214,13 @@ class Writer:
             ray.wait(self._staging, num_returns=len(self._staging), timeout=1.0)
             self._collect(wait=False)
         self._commit()
+
+    def _take_complete(self, wait: bool) -> None:
+        """Take the blocks all of whose sources are complete now; all those of one source at the same moment."""
+        if self._parts is not None:
+            for block, size_bytes in self._parts.complete(wait):
+                self._blocks.append(block)
+                self._bytes += size_bytes
 
     def _stage_blocks(self) -> None:
         if self._blocks:

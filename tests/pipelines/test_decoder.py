@@ -71,7 +71,7 @@ def _inline(*media: bytes) -> list[Source]:
 
 def test_a_hostile_item_costs_itself_and_its_mates_are_decoded(hostile_space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.decoder, "MEMORY_BYTES", 1 << 30)
-    decoder = Decoder(hostile_space, ahead=2, item_timeout_s=5.0)
+    decoder = Decoder(hostile_space, ahead=2, item_timeout_s=15.0)
     media = [b"good", b"abort", b"fine", b"loop", b"nice", b"eat", b"well", b"bug", b"exit"]
     results = list(decoder.decode(_inline(*media)))
     kinds = [r.error_type if isinstance(r, Reject) else int(r.features["size"][0]) for r in results]

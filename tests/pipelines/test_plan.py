@@ -10,20 +10,22 @@ import pytest
 import pipelines.plan
 from encoders import load_space
 from pipelines.corpus import Corpus, open_corpus
+from pipelines.holdings import Holdings
 from pipelines.identity import recipe, source_id
 from pipelines.known import Known, id_words, state_hash
-from pipelines.plan import WHOLE, Planner, Work
+from pipelines.plan import Planner, Work
 from pipelines.report import Tally
 
 SPACE = load_space("demo")
 JPEG = b"\xff\xd8\xff\xe0" + bytes(40)
 NOTHING = Known([])
+RECIPES = {m: recipe(e.fingerprint, "whole") for m, e in SPACE.encoders.items()}
 
 
 def _stored(rows: list[tuple[str, str, str]]) -> Known:
     """What a table knows of sources given as (uri, modality, version), by the recipe in use."""
     ids = pa.array([source_id(u, m) for u, m, _ in rows])
-    recipes = pa.array([recipe(SPACE.encoder(m).fingerprint, WHOLE) for _, m, _ in rows])
+    recipes = pa.array([RECIPES[m] for _, m, _ in rows])
     return Known([(id_words(ids)[0], state_hash(pa.array([v for _, _, v in rows]), recipes))])
 
 
@@ -34,7 +36,7 @@ def _refused(rows: list[tuple[str, str, str]]) -> Known:
 
 def _plan(corpus: Corpus, items: Known = NOTHING, rejects: Known = NOTHING) -> tuple[list[Work], Tally]:
     tally = Tally()
-    work = list(Planner(corpus, SPACE, items, rejects, tally).batches())
+    work = list(Planner(corpus, RECIPES, Holdings(items=items, rejects=rejects), tally).batches())
     planned = sum(t.num_rows for w in work for t in w.todo.values())
     assert tally.found == tally.listed + tally.skipped.total() + tally.duplicate
     new_rejects = sum(len(w.rejected) for w in work)
@@ -72,7 +74,7 @@ def test_changed_bytes_and_another_recipe_are_work_that_replaces(media: Path) ->
     a, b, c, d = versions
     stale = Known([(id_words(pa.array([source_id(b, "image")]))[0], state_hash(pa.array([versions[b]]), "old recipe"))])
     ids, states = _stored([(a, "image", "old version"), (c, "image", versions[c])]), stale
-    both = Known([(ids._ids, ids._states), (states._ids, states._states)])
+    both = Known([*ids.runs, *states.runs])
     work, tally = _plan(open_corpus(str(media)), both)
     todo = work[0].todo["image"]
     assert dict(zip(todo["uri"].to_pylist(), todo["_replaces"].to_pylist(), strict=True)) == {a: True, b: True, d: False}
@@ -108,4 +110,4 @@ def test_a_million_known_sources_are_compared_without_their_names() -> None:
     ids, states = rng.integers(0, 2**63, 1_000_000).astype(np.uint64), rng.integers(0, 2**63, 1_000_000).astype(np.uint64)
     known = Known([(ids, states)])
     assert known.compare(ids[:1000], states[:1000]).tolist() == [1] * 1000
-    assert sum(a.nbytes for a in vars(known).values()) == 16 * len(np.unique(ids))
+    assert sum(words.nbytes for run in known.runs for words in run) == 16 * len(np.unique(ids))

@@ -1,0 +1,194 @@
+"""The scheduled job: several corpora into one table, and out of it what they no longer have. In: settings. Out: a report.
+
+Each corpus is embedded as `embed` does it. What the table has of a corpus and its listings did not name is then deleted, whole
+sources in one commit, unless that is suspiciously much. One lease holds for all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from pipelines.embed import (
+    COMPACT_FRAGMENTS,
+    SMALL_FRAGMENT_ROWS,
+    EmbedSettings,
+    Prepared,
+    audit,
+    embed_corpus,
+    planner_of,
+    prepare,
+)
+from pipelines.holdings import of_corpus
+from pipelines.known import Seen, id_words
+from pipelines.lease import Lease
+from pipelines.ledger import Ledger
+from pipelines.plan import Planner
+from pipelines.progress import EmbedProgress
+from pipelines.rejects import Rejects
+from pipelines.report import Audit, EmbedReport, Tally
+from pipelines.runs import append_run
+from pipelines.table import open_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSettings:
+    """One corpus of a reindex run; as in `embed`, and with that run's `segment` unless it has its own."""
+
+    corpus: str
+    modality: str | None = None
+    segment: str | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReindexSettings:
+    """What a table should hold; jobs/reindex.py documents each for the command line."""
+
+    db: str
+    corpora: Sequence[CorpusSettings]
+    table: str = "media"
+    space: str = "demo"
+    segment: str = "whole"
+    max_delete_fraction: float = 0.2
+    retry_rejects: bool = False
+    item_timeout: float = EmbedSettings.item_timeout
+    max_reject_rate: float = EmbedSettings.max_reject_rate
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_delete_fraction <= 1:
+            raise ValueError(f"max_delete_fraction {self.max_delete_fraction} is no share; it must be between 0 and 1")
+        if not self.corpora:
+            raise ValueError("no corpora: name at least one, `corpora: [{corpus: s3://bucket/media}]` in the --config file")
+
+    def each(self) -> list[EmbedSettings]:
+        """The embed run of each corpus."""
+        shared = {name: getattr(self, name) for name in ("db", "table", "space", "retry_rejects", "item_timeout")}
+        shared |= {"max_reject_rate": self.max_reject_rate, "dry_run": self.dry_run}
+        return [EmbedSettings(**{**shared, **vars(one), "segment": one.segment or self.segment}) for one in self.corpora]
+
+
+@dataclass
+class ReindexReport:
+    """The report of a reindex run: an embed report a corpus, and what was deleted."""
+
+    run_id: str
+    table: str
+    corpora: list[EmbedReport] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # deletions that looked like a mistake
+    dry_run: bool = False
+    seconds: float = 0.0
+    audit: Audit | None = None
+
+    @property
+    def failures(self) -> list[str]:
+        """The gates that failed and the laws that do not hold, of every corpus; empty when all is well."""
+        found = [f"{report.corpus}: {failure}" for report in self.corpora for failure in report.failures]
+        bad_audit = self.audit is not None and not (self.audit.unique_ids and self.audit.rows_as_expected)
+        return [*found, *self.refused, *(["the audit of the table failed"] if bad_audit else [])]
+
+    @property
+    def exit_code(self) -> int:
+        """0 done; 1 done but a gate failed."""
+        return int(bool(self.failures))
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        own = {"run_id": self.run_id, "table": self.table, "dry_run": self.dry_run, "seconds": self.seconds}
+        each = [json.loads(report.to_json()) for report in self.corpora]
+        totals = {name: sum(report[name] for report in each) for name in ("embedded", "rejected", "relabelled", "deleted")}
+        audited = self.audit and vars(self.audit)
+        return json.dumps({"job": "reindex", **own, **totals, "audit": audited, "failures": self.failures, "corpora": each})
+
+
+def reindex(settings: ReindexSettings) -> ReindexReport:
+    """Make the table hold what the corpora hold: embed what is new or changed, relabel, delete what is gone.
+
+    Raises:
+        ValueError: the arguments or one of the corpora cannot be used; nothing was started.
+        OSError: the infrastructure stopped the run; run the same command again.
+    """
+    began, started_at = time.monotonic(), datetime.now(UTC)
+    each = [prepare(one) for one in settings.each()]
+    first = each[0]
+    report = ReindexReport(uuid.uuid4().hex, first.uri, dry_run=settings.dry_run)
+    report.corpora = [prepared.report(report.run_id) for prepared in each]
+    if settings.dry_run:
+        _plan_only(each, report, settings)
+    else:
+        with Lease(first.db, settings.table, report.run_id) as lease:
+            ledger = Ledger(first.uri, lease, report.run_id)
+            rows_before = ledger.rows()
+            _run(each, ledger, report, settings)
+            if ledger.commits:
+                ledger.compact(COMPACT_FRAGMENTS, SMALL_FRAGMENT_ROWS)
+                report.audit = audit(ledger, rows_before + sum(r.tally.items_written for r in report.corpora))
+            report.seconds = round(time.monotonic() - began, 3)
+            append_run(first.db, settings.table, started_at, report.to_json(), report.exit_code)
+    report.seconds = round(time.monotonic() - began, 3)
+    return report
+
+
+def _run(each: Sequence[Prepared], ledger: Ledger, report: ReindexReport, settings: ReindexSettings) -> None:
+    """Embed every corpus, then delete: what has moved is at its new place before it leaves the old one."""
+    seen: dict[str, Seen] = {}
+    planners: dict[str, tuple[Planner, EmbedReport]] = {}  # of each corpus the last listing, which knows the earlier ones
+    for prepared, one in zip(each, report.corpora, strict=True):
+        with EmbedProgress(one.tally) as progress:
+            planner = embed_corpus(prepared, ledger, one, progress, seen.setdefault(prepared.corpus.id, Seen()))
+        planners[prepared.corpus.id] = planner, one
+    rejects = each[0].rejects(report.run_id)
+    for corpus, (planner, one) in planners.items():
+        gone = _gone(ledger.dataset, corpus, planner, one.tally, report, settings.max_delete_fraction)
+        if gone:
+            ledger.commit([], gone)
+        ledger.check_lease()
+        rejects.clear(_gone_rejects(rejects, corpus, planner))
+
+
+def _plan_only(each: Sequence[Prepared], report: ReindexReport, settings: ReindexSettings) -> None:
+    seen: dict[str, Seen] = {}
+    planners: dict[str, tuple[Planner, EmbedReport]] = {}
+    dataset = open_table(each[0].uri)
+    for prepared, one in zip(each, report.corpora, strict=True):
+        planner = planner_of(prepared, dataset, one, seen.setdefault(prepared.corpus.id, Seen()))
+        for _ in planner.batches():
+            pass
+        planners[prepared.corpus.id] = planner, one
+    for corpus, (planner, one) in planners.items():
+        _gone(dataset, corpus, planner, one.tally, report, settings.max_delete_fraction)
+
+
+def _gone(dataset: Any | None, corpus: str, planner: Planner, tally: Tally, report: ReindexReport, most: float) -> list[str]:
+    """The sources to delete, counted; none where they are a larger share of the corpus' sources than `most`."""
+    if dataset is None:
+        return []
+    columns = ["source_id", "uri", "modality"]
+    gone = list(dict.fromkeys(planner.gone(dataset.to_batches(columns=columns, filter=of_corpus(corpus)))))
+    if not gone:
+        return []
+    words = [
+        id_words(b["source_id"])[0] for b in dataset.to_batches(columns=["source_id"], filter=of_corpus(corpus)) if b.num_rows
+    ]
+    held = len(np.unique(np.concatenate(words)))
+    if len(gone) > most * held:
+        report.refused.append(
+            f"{corpus}: {len(gone):,} of {held:,} sources are gone, above --max-delete-fraction {most}: none was deleted. "
+            "If they are meant to go, run it again with --max-delete-fraction 1"
+        )
+        return []
+    tally.deleted = len(gone)
+    return gone
+
+
+def _gone_rejects(rejects: Rejects, corpus: str, planner: Planner) -> list[str]:
+    return list(planner.gone(rejects.of_corpus(of_corpus(corpus))))

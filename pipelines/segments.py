@@ -1,0 +1,160 @@
+"""How sources are cut into items. In: the `--segment` setting, decoded media. Out: parts of work, segments with their keys.
+
+A long source is worked on in parts, so that no task lasts as long as a film does; each part makes some of its segments. Which
+segments there are depends on the setting and on the medium alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from encoders.encoder import Encoder
+from encoders.errors import DecodeError
+from encoders.media.scenes import SCENES, find_scenes
+from encoders.media.text import decode_text
+
+TIMED = ("audio", "imu", "video")  # whose decoded media have `duration_s` and `part(start_s, end_s)`
+PART_S = 300.0  # of a medium that one task works on, about
+_WINDOWS = re.compile(r"(?P<length>\d+(\.\d+)?)s?(/(?P<hop>\d+(\.\d+)?)s?)?")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the sources of one modality become items.
+
+    "whole": one item a source. "windows": `length_s` long, one every `hop_s`, the last one moved back to end with the medium.
+    "scenes": from cut to cut of a video. "context": parts of a text that fit the tower's context.
+    """
+
+    kind: Literal["whole", "windows", "scenes", "context"] = "whole"
+    length_s: float = 0.0
+    hop_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What goes into the recipe, and back into `parse_cut`."""
+        return f"{self.length_s:g}/{self.hop_s:g}" if self.kind == "windows" else self.kind
+
+    @property
+    def mark(self) -> str:
+        """The name, and whatever else decides where the segments lie."""
+        return f"{self.name} {SCENES} {PART_S:g}" if self.kind == "scenes" else self.name
+
+
+WHOLE = Cut()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What gets one vector.
+
+    Attributes:
+        key: "" for a whole source, `start_ms-end_ms`, or `first-end` in characters of a text.
+        start_s, end_s: seconds from the start of the medium; None for whole sources and texts.
+        medium: the decoded medium, or the stretch of it.
+    """
+
+    key: str
+    start_s: float | None
+    end_s: float | None
+    medium: Any
+
+
+def parse_cut(name: str) -> Cut:
+    """A cut by its name: "whole", "scenes", "context", "10" or "10/5" (seconds: length/hop).
+
+    Raises:
+        ValueError: it is none of these, or the numbers cannot work.
+    """
+    if name in ("whole", "scenes", "context"):
+        return Cut(name)  # type: ignore[arg-type]
+    match = _WINDOWS.fullmatch(name)
+    if match is None:
+        raise ValueError(f"segment {name!r} is not 'whole', 'scenes', 'context' or seconds as in '10' or '10/5' (length/hop)")
+    length_s = float(match["length"])
+    hop_s = float(match["hop"] or length_s)
+    if not (length_s >= 0.1 and 0.1 <= hop_s <= length_s):
+        raise ValueError(f"segment {name!r}: a window is at least 0.1 s long, and the hop 0.1 s up to that length")
+    return Cut("windows", length_s, hop_s)
+
+
+def parse_cuts(setting: str, modalities: Collection[str]) -> dict[str, Cut]:
+    """The `--segment` setting for each modality of a space.
+
+    A bare name goes to every modality it suits: seconds to audio, imu and video, "scenes" to video, "context" to text.
+    `modality=name` pairs, separated by commas, say it one by one; what is not said stays whole.
+
+    Raises:
+        ValueError: a name or a modality that is not known.
+    """
+    cuts = dict.fromkeys(modalities, WHOLE)
+    for word in setting.split(","):
+        modality, _, name = word.strip().rpartition("=")
+        cut = parse_cut(name)
+        if modality and modality not in modalities:
+            raise ValueError(
+                f"segment {word!r}: the space has no encoder for {modality!r}; it has {', '.join(sorted(modalities))}"
+            )
+        suited = {"whole": tuple(modalities), "windows": TIMED, "scenes": ("video",), "context": ("text",)}[cut.kind]
+        if modality and cut.kind in ("scenes", "context") and modality not in suited:
+            raise ValueError(f"segment {word!r}: {cut.kind} are of {suited[0]} only")
+        for one in [modality] if modality else [m for m in modalities if m in suited]:
+            cuts[one] = cut
+    return cuts
+
+
+def count_parts(cut: Cut, decoded: Any) -> int:
+    """Into how many parts the work on a medium is cut."""
+    if cut.kind == "windows":
+        return -(-_window_count(cut, _duration_s(decoded)) // _windows_a_part(cut))
+    if cut.kind == "scenes":
+        return max(1, math.ceil(_duration_s(decoded) / PART_S))
+    return 1
+
+
+def segments(cut: Cut, encoder: Encoder, decoded: Any, part: int) -> Sequence[Segment]:
+    """The segments that one part of a medium makes; at least one.
+
+    Raises:
+        DecodeError: the medium cannot be cut so, or is damaged where it is looked at.
+    """
+    if cut.kind == "windows":
+        count, each, duration_s = _window_count(cut, _duration_s(decoded)), _windows_a_part(cut), _duration_s(decoded)
+        last_s = max(0.0, duration_s - cut.length_s)
+        starts_s = [min(k * cut.hop_s, last_s) for k in range(part * each, min(count, (part + 1) * each))]
+        return [_timed(decoded, start_s, min(start_s + cut.length_s, duration_s)) for start_s in starts_s]
+    if cut.kind == "scenes":
+        found = find_scenes(decoded, part * PART_S, min((part + 1) * PART_S, decoded.duration_s))
+        return [_timed(decoded, start_s, end_s) for start_s, end_s in found]
+    if cut.kind == "context" and encoder.spans is not None:
+        text = decode_text(decoded)
+        return [Segment(f"{first}-{end}", None, None, text.part(first, end)) for first, end in encoder.spans(text)]
+    return [Segment("", None, None, decoded)]
+
+
+def marks(cuts: Mapping[str, Cut]) -> bool:
+    """Whether any modality is cut at all."""
+    return any(cut != WHOLE for cut in cuts.values())
+
+
+def _timed(decoded: Any, start_s: float, end_s: float) -> Segment:
+    key = f"{round(start_s * 1000)}-{round(end_s * 1000)}"
+    return Segment(key, start_s, end_s, decoded.part(start_s, end_s))
+
+
+def _window_count(cut: Cut, duration_s: float) -> int:
+    return 1 + math.ceil(max(0.0, duration_s - cut.length_s) / cut.hop_s - 1e-9)
+
+
+def _windows_a_part(cut: Cut) -> int:
+    return max(1, int(PART_S / cut.hop_s))
+
+
+def _duration_s(decoded: Any) -> float:
+    if not hasattr(decoded, "part"):
+        raise DecodeError(f"a {type(decoded).__name__} has no length in time and cannot be cut into windows; segment it whole")
+    return float(decoded.duration_s)
