@@ -8,12 +8,13 @@ B batch, D dimension of the space.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,29 +22,35 @@ from torch import nn
 
 from encoders.errors import SpaceError
 from encoders.media.types import Facts, Media
-from encoders.weights import Weights
+from encoders.onnx_tower import SUFFIX as ONNX
+from encoders.onnx_tower import OnnxTower
+from encoders.weights import Weights, fingerprint, uninitialised
 
 ENTRY_POINT_GROUP = "bindery.encoders"
 
 Augment = Callable[[Mapping[str, torch.Tensor], torch.Generator], dict[str, torch.Tensor]]
 Spans = Callable[[Any], list[tuple[int, int]]]
+Value = TypeVar("Value")
 
 
-class Late:
-    """A string field that may be given as a function without arguments: called at the first look, then kept; by default ""."""
+class Late(Generic[Value]):
+    """A field that may be given as a function without arguments, which is called at the first look; its answer is kept."""
+
+    def __init__(self, default: Value) -> None:
+        self.default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.slot = f"_{name}"
 
-    def __get__(self, instance: Any, owner: type) -> str:
+    def __get__(self, instance: Any, owner: type) -> Value:
         if instance is None:  # dataclasses ask the class for the field's default
-            return ""
+            return self.default
         value = instance.__dict__[self.slot]
         if callable(value):
             value = instance.__dict__[self.slot] = value()
         return value  # type: ignore[no-any-return]
 
-    def __set__(self, instance: Any, value: str | Callable[[], str]) -> None:
+    def __set__(self, instance: Any, value: Value | Callable[[], Value]) -> None:
         instance.__dict__[self.slot] = value
 
 
@@ -73,7 +80,8 @@ class Encoder:
         weights: where the trained weights lie; None for an untrained encoder.
         fingerprint: 32 hex digits over canonical float32 weights, architecture, settings and assets; "" if untrained. May be
             given as a function, which is called at the first look: hashing a large tower takes seconds.
-        logit_scale: what a cosine is multiplied by before softmax (or sigmoid); inverse temperature.
+        logit_scale: what a cosine is multiplied by before softmax (or sigmoid); inverse temperature. May be a function too.
+        logit_bias: what is added to that before a sigmoid (SigLIP); None: a softmax over the candidates. May be a function too.
         card: how the encoder came about: data, scores, the frozen tower it was trained against.
         spans: text only: a decoded text -> its parts as (first, end) characters that each fit the tower; one part: it fits.
         assets: small files that the factory needs beside settings and weights, e.g. "tokenizer.json", by name; saved with
@@ -91,28 +99,69 @@ class Encoder:
     build_tower: Callable[[], nn.Module]
     augment: Augment | None = None
     weights: Weights | None = None
-    fingerprint: Late = Late()
-    logit_scale: float = 1 / 0.07
+    fingerprint: Late[str] = Late("")
+    logit_scale: Late[float] = Late(1 / 0.07)
+    logit_bias: Late[float | None] = Late(None)
     card: Mapping[str, Any] = field(default_factory=dict)
     spans: Spans | None = None
     assets: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def tower(self) -> nn.Module:
-        """The tower in float32, in evaluation mode, with its weights; built at first use."""
-        tower = self.build_tower()
-        if self.weights is not None:
+        """The tower in float32, in evaluation mode, with its weights; built at first use.
+
+        Raises:
+            SpaceError: its weights cannot be read or do not fit.
+        """
+        if self.weights is None:
+            tower = self.build_tower()
+        elif self.weights.uri.endswith(ONNX):
+            return OnnxTower(self.weights.uri, tuple(self.features)).eval()
+        else:
+            with uninitialised():
+                tower = self.build_tower()
             self.weights.load_into(tower, self.architecture)
         return tower.float().eval().requires_grad_(False)
 
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """The tower's weights by name, as they are stored; a tower that has a file is not built for it.
+
+        Raises:
+            SpaceError: they cannot be read or do not fit the tower.
+        """
+        if self.weights is None or not self.weights.uri:
+            return self.tower.state_dict()
+        if self.weights.uri.endswith(ONNX):
+            raise SpaceError(f"{self.weights.uri} cannot be taken apart; use the space that it was exported from")
+        with uninitialised():
+            return self.weights.fitting(self.build_tower(), self.architecture)
+
     def with_weights(
-        self, weights: Weights, fingerprint: str | Callable[[], str], logit_scale: float, card: Mapping[str, Any]
+        self,
+        weights: Weights,
+        fingerprint: str | Callable[[], str] | None,
+        logit_scale: float | Callable[[], float],
+        card: Mapping[str, Any],
+        logit_bias: float | Callable[[], float | None] | None = None,
     ) -> Encoder:
-        """This encoder, trained."""
-        return replace(self, weights=weights, fingerprint=fingerprint, logit_scale=logit_scale, card=card)
+        """This encoder, trained.
+
+        Args:
+            weights: where they lie.
+            fingerprint: its name; None: it is computed at the first look.
+            logit_scale: inverse temperature.
+            card: how it came about.
+            logit_bias: of a sigmoid, None for a softmax.
+        """
+        named = partial(_named, replace(self, weights=weights)) if fingerprint is None else fingerprint
+        return replace(self, weights=weights, fingerprint=named, logit_scale=logit_scale, card=card, logit_bias=logit_bias)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "tower"}
+
+
+def _named(encoder: Encoder) -> str:
+    return fingerprint(encoder.state(), encoder.architecture, encoder.settings, encoder.assets)
 
 
 Factory = Callable[..., Encoder]
@@ -153,9 +202,16 @@ def _discover() -> None:
 
 
 def list_encoders(modality: str | None = None) -> list[str]:
-    """The registered architectures, sorted; with `modality`, only those built for it by default settings."""
+    """The registered architectures, sorted; with `modality`, only those that default settings build for it."""
     _discover()
-    return sorted(name for name in _factories if modality is None or _factories[name]().modality == modality)
+    if modality is None:
+        return sorted(_factories)
+    return sorted(name for name, make in _factories.items() if _has_defaults(make) and make().modality == modality)
+
+
+def _has_defaults(factory: Factory) -> bool:
+    parameters = inspect.signature(factory).parameters.values()
+    return all(p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
 
 
 def small_settings(architecture: str) -> dict[str, Any]:

@@ -9,24 +9,26 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import numpy as np
 import torch
-from safetensors.torch import save as to_safetensors
+from fsspec.implementations.local import LocalFileSystem
 
 from encoders.embedder import Embedder
 from encoders.encoder import Encoder, Late, build_encoder
 from encoders.errors import SpaceError
 from encoders.families import family_of, parse, spelled
 from encoders.media.types import Media
-from encoders.weights import Weights, fingerprint
+from encoders.weights import Weights, fingerprint, write_safetensors
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "spaces"
@@ -48,7 +50,7 @@ class Space:
 
     name: str
     dim: int
-    fingerprint: Late = Late()  # noqa: RUF009 - a descriptor
+    fingerprint: Late[str] = Late("")  # noqa: RUF009 - a descriptor
     license: str = ""
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     uri: str = ""
@@ -110,7 +112,7 @@ class Space:
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Space:
         """Write the space as a directory of safetensors and `space.json`, and return it as loaded from there.
 
-        Fingerprints are kept: a converted copy keeps the name of its origin.
+        Fingerprints are kept: a converted or partial copy keeps the name of its origin. Memory holds one tower at a time.
 
         Args:
             path: a local directory or a URI; made if it is not there.
@@ -120,21 +122,36 @@ class Space:
         filesystem, folder = fsspec.core.url_to_fs(root)
         if "://" not in root:  # on object stores folders come by themselves, and a bucket is not ours to make
             filesystem.makedirs(folder, exist_ok=True)
-        files: dict[str, str] = {}  # fingerprint of the weights alone -> file: encoders may share a tower
+        files: dict[str, str] = {}  # by modality
+        written: dict[str, str] = {}  # fingerprint of the weights alone -> file: encoders may share a tower
+        for modality in self.modalities:
+            state = self.encoders[modality].state()
+            files[modality] = written.setdefault(fingerprint(state, "", {}), f"{modality}.safetensors")
+            if files[modality] == f"{modality}.safetensors":
+                with _replaced(filesystem, f"{folder}/{files[modality]}") as opened:
+                    write_safetensors(state, opened, dtype)
+        return self.publish(root, files)
+
+    def publish(self, path: str | Path, files: Mapping[str, str]) -> Space:
+        """Make a space of a directory that holds weights already: write what else it needs, and return it as loaded from there.
+
+        Args:
+            path: a local directory or a URI.
+            files: by modality, the file of its weights in that directory.
+        """
+        root = str(path).rstrip("/")
+        filesystem, folder = fsspec.core.url_to_fs(root)
         entries: dict[str, Any] = {}
         for modality in self.modalities:
             encoder = self.encoders[modality]
-            state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in encoder.tower.state_dict().items()}
-            file = files.setdefault(fingerprint(state, "", {}), f"{modality}.safetensors")
-            if file == f"{modality}.safetensors":
-                filesystem.pipe_file(f"{folder}/{file}", to_safetensors({k: v.contiguous() for k, v in state.items()}))
             entries[modality] = {
                 "architecture": encoder.architecture,
                 "settings": dict(encoder.settings),
-                "weights": file,
+                "weights": files[modality],
                 "fingerprint": encoder.fingerprint,
                 "logit_scale": encoder.logit_scale,
                 "card": dict(encoder.card),
+                **({} if encoder.logit_bias is None else {"logit_bias": encoder.logit_bias}),
             }
             if encoder.assets:
                 entries[modality]["assets"] = sorted(encoder.assets)
@@ -148,6 +165,21 @@ class Space:
         return load_space(root)
 
 
+@contextmanager
+def _replaced(filesystem: Any, path: str) -> Iterator[BinaryIO]:
+    """A file to write that takes its place once it is whole: the old one may be mapped into memory, even as what is written."""
+    if isinstance(filesystem, LocalFileSystem):
+        part = Path(f"{path}.part")
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        yield file  # type: ignore[misc]
+        file.flush()
+        filesystem.put_file(file.name, path)
+
+
 def space_fingerprint(image_tower: str, dim: int) -> str:
     """The name of a shared space: its frozen image tower's fingerprint and the dimension."""
     return hashlib.sha256(f"{image_tower}\n{dim}".encode()).hexdigest()[:32]
@@ -159,7 +191,7 @@ def trained(
     """`encoder` with the weights of a tower that has just been trained, rounded to `dtype` and named by a fingerprint."""
     state = {k: v.to(dtype).float() if v.is_floating_point() else v for k, v in tower.state_dict().items()}
     tower.load_state_dict(state)
-    name = fingerprint(state, encoder.architecture, encoder.settings)
+    name = fingerprint(state, encoder.architecture, encoder.settings, encoder.assets)
     made = encoder.with_weights(Weights(""), name, logit_scale, card)
     made.__dict__["tower"] = tower.float().eval().requires_grad_(False)  # the cached property, filled by hand
     return made
@@ -232,4 +264,4 @@ def _encoder(root: str, modality: str, entry: Mapping[str, Any]) -> Encoder:
             assets[asset] = file.read()
     encoder = build_encoder(entry["architecture"], entry["settings"], assets)
     weights = Weights(f"{root}/{entry['weights']}")
-    return encoder.with_weights(weights, entry["fingerprint"], entry["logit_scale"], entry["card"])
+    return encoder.with_weights(weights, entry["fingerprint"], entry["logit_scale"], entry["card"], entry.get("logit_bias"))
