@@ -9,6 +9,7 @@ from functools import cache
 
 import av
 import numpy as np
+import OpenEXR
 import pyarrow as pa
 import pyarrow.parquet
 import soundfile
@@ -120,6 +121,21 @@ def npy_file(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def npz_file(**arrays: np.ndarray) -> bytes:
+    """A compressed NPZ file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def exr_file(channels: dict[str, np.ndarray], compression: str = "ZIP", **header: object) -> bytes:
+    """An EXR of these channels."""
+    buffer = io.BytesIO()
+    settings = {"compression": getattr(OpenEXR, f"{compression}_COMPRESSION"), "type": OpenEXR.scanlineimage, **header}
+    OpenEXR.File(settings, channels).write(buffer)
+    return buffer.getvalue()
+
+
 def distances_mm() -> np.ndarray:
     """uint16 (96, 128): a slope from 1 to 8 m with a hole where nothing was measured."""
     slope = np.linspace(1000, 8000, 128)[None].repeat(96, 0).astype(np.uint16)
@@ -166,6 +182,7 @@ def _depths() -> Iterator[tuple[str, bytes]]:
     yield "a.tiff", picture_file("TIFF", Image.fromarray(distances_mm().astype(np.float32) / 1000))
     yield "b.tiff", picture_file("TIFF", Image.fromarray(distances_mm()))
     yield "a.npy", npy_file(distances_mm().astype(np.float64) / 1000)
+    yield "a.exr", exr_file({"Z": distances_mm().astype(np.float32) / 1000})
 
 
 def _thermals() -> Iterator[tuple[str, bytes]]:
