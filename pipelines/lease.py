@@ -25,7 +25,7 @@ from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 TIME_TO_LIVE_S = 60.0
 RENEW_EVERY_S = 15.0
-ASK_AGAIN_S = 5.0  # while another writer is waited for
+ASK_AGAIN_S = 2.0  # while another writer is waited for
 
 
 class LeaseHeldError(OSError):

@@ -1,0 +1,37 @@
+"""Keep a table fast and small. In: a table. Out: larger fragments, fresh indices, no stale versions and orphans, and a report.
+
+python -m jobs.optimize --db s3://bucket/index --keep-versions-for 7d
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.config import run_job
+from pipelines.upkeep import UpkeepSettings, upkeep
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizeConfig(UpkeepSettings):
+    """Compact a table, refresh its indices, remove old versions and what killed runs left; kill it anywhere and run it again.
+
+    Args:
+        db: where the LanceDB database is, a folder or URI.
+        table: its table; `<table>__rejects` and the others beside it are kept up with it.
+        keep_versions_for: old versions stay so long after they were replaced, for readers at work; tagged ones stay anyway.
+        keep_orphans_for: files that no version refers to stay so long after they were written.
+        memory: bound of the process's resident memory, in MiB.
+        wait: how many seconds to wait for another writer to finish.
+        dry_run: only say what would go.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """argv -> exit code."""
+    return run_job(OptimizeConfig, upkeep, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
