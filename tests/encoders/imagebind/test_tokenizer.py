@@ -28,15 +28,6 @@ ALPHABETS = (
     "😀👨\u200d👩 ",
     "\u00e9e\u0301\u3000\t\n ",
 )
-    "abcdefghij ",
-    "the dog's ",
-    "äöüßÅ é",
-    "狗在草地上。",
-    "0123456789.,-",
-    "!?<|>&;'\" ",
-    "😀👨\u200d👩 ",
-    "\u00e9e\u0301\u3000\t\n ",
-)
 
 
 def random_texts(count: int, length: int) -> list[str]:
