@@ -18,6 +18,7 @@ from encoders.media.types import Media
 
 SIDE = 224  # pixels
 STEPS = 2000  # of an IMU window
+QUIETEST = 1e-3  # m/s^2 or rad/s: a deviation below is rounding and is not blown up to 1
 DEFAULT_FOCAL_LENGTH_PX = 520.0  # Kinect v1, 640 pixels wide
 PROFILES = ("bindery", "reference")
 NORMALISE = ("none", "per_sensor")
@@ -161,9 +162,9 @@ class Motion:
         """-> {"imu": float32 (6, 2000)}, acceleration x, y, z, rotation x, y, z; a shorter trace is repeated."""
         window_TC = self.decode(media).window(STEPS, self.tower_rate_hz)
         if self.normalise == "per_sensor":
-            window_TC = window_TC - window_TC.mean(axis=0)
+            window_TC = window_TC - window_TC.mean(axis=0, dtype=np.float64)
             spread = np.sqrt(np.square(window_TC).reshape(STEPS, 2, 3).mean(axis=(0, 2)))
-            window_TC = window_TC / np.repeat(np.maximum(spread, 1e-6), 3)
+            window_TC = window_TC / np.repeat(np.maximum(spread, QUIETEST), 3)
         return {"imu": np.ascontiguousarray(window_TC.T, np.float32)}
 
 

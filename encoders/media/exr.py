@@ -48,7 +48,7 @@ def _open(data: bytes, header_only: bool) -> tuple[dict[str, Any], dict[str, np.
 
     try:
         with OpenEXR.File(io.BytesIO(data), separate_channels=True, header_only=header_only, num_threads=0) as file:
-            return file.header(), {name: channel.pixels for name, channel in file.channels().items()}
+            return dict(file.header()), {name: channel.pixels for name, channel in file.channels().items()}
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, MemoryError, OSError) as error:
         reason = str(error) if "parts" not in str(error) else "its pixels are damaged or cut off"
         raise DecodeError(f"no readable EXR ({len(data):,} bytes): {reason}; write it again") from error

@@ -115,7 +115,8 @@ def decode_imu(
         media: bytes, pathlib.Path, URI or open binary file of CSV (commas or tabs) or Parquet with columns named like `ax`,
             `acc_x`, `accel_x_mps2`, `ay_g`, ... and `gx`, `gyro_x_radps`, `gy_dps`, ... and perhaps times in `t_s`, `time`,
             `timestamp_ms`, ... (without a unit: seconds); or an NPY of (T, 6); or numpy (T, 6); or (numpy (T, 6), rate_hz).
-        rate_hz: samples a second, whatever a time column says; None: by the time column, else DEFAULT_RATE_HZ.
+        rate_hz: samples a second, whatever a time column says (but not of an array that comes with its rate); None: by the
+            time column, else DEFAULT_RATE_HZ.
         acceleration_unit: of ACCELERATION_UNITS, whatever the columns are called; None: by their names, else m/s^2; "infer":
             by their names, else the unit in which the median acceleration is gravity within 15 %.
         rotation_unit: of ROTATION_UNITS, whatever the columns are called; None: by their names, else rad/s.
@@ -138,7 +139,7 @@ def decode_imu(
     if not sane.all():
         raise DecodeError(f"{int((~sane).sum()):,} values of the trace are missing, infinite or absurd; fill or cut them")
     samples = values * _factors(table, acceleration_unit, rotation_unit)
-    rate = rate_hz or table.rate_hz or DEFAULT_RATE_HZ
+    rate = next(rate for rate in (table.rate_hz, rate_hz, DEFAULT_RATE_HZ) if rate is not None)
     if table.times_s is not None and rate_hz is None:
         samples, rate = _by_times(samples, table.times_s, max_gap_s)
     if not SLOWEST_HZ <= rate <= FASTEST_HZ:

@@ -46,6 +46,7 @@ _MAGIC: tuple[tuple[bytes, Guess], ...] = (
     (b"\x00\x00\x01\xb3", Guess("video", "video/mpeg")),
     (b"PAR1", Guess(None, "application/vnd.apache.parquet", "ambiguous", "Parquet may be an IMU trace or a manifest")),
     (b"\x93NUMPY", Guess(None, "application/x-npy", "ambiguous", "an NPY array may be of any modality")),
+    (b"\x76\x2f\x31\x01", Guess(None, "image/x-exr", "ambiguous", "an OpenEXR picture may be depth or thermal")),
     (b"%PDF", Guess(None, "application/pdf", "unknown", "PDF is no medium that is embedded")),
     (b"PK\x03\x04", Guess(None, "application/zip", "unknown", "ZIP is an archive")),
     (b"\x1f\x8b", Guess(None, "application/gzip", "unknown", "gzip is an archive")),
@@ -65,7 +66,7 @@ _SOUND_NAMES = (".m4a", ".m4b", ".mka", ".weba", ".wma")  # the one container, w
 _BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes
 _TAG_BITS, _TAG_CHANNELS = 258, 277  # of TIFF
 _TEXT_NAMES = (".txt", ".text", ".md")
-_TABLE_NAMES = (".csv", ".tsv", ".parquet", ".npy", ".tif", ".tiff")
+_TABLE_NAMES = (".csv", ".tsv", ".parquet", ".npy", ".tif", ".tiff", ".exr")
 
 
 def sniff(head: bytes, name: str) -> Guess:

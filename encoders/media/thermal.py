@@ -68,9 +68,11 @@ def decode_thermal(media: Media, unit: str = "kelvin", kelvin_per_unit: float = 
         raise DecodeError(f"{int((~np.isfinite(values)).sum()):,} pixels of the thermal frame hold no kelvin: NaN or infinite")
     if unit == "counts":
         return ThermalFrame(brightness(values), absolute=False, mime=grid.mime)
-    if grid.values.dtype.kind in "ui":
+    integers = grid.values.dtype.kind in "ui"
+    if integers:
         values *= np.float32(kelvin_per_unit)
-    kelvin = values + np.float32(FREEZING_K) if (_inferred(values) if unit == "infer" else unit) == "celsius" else values
+    celsius = unit == "celsius" or (unit == "infer" and _inferred(values, integers) == "celsius")
+    kelvin = values + np.float32(FREEZING_K) if celsius else values
     if kelvin.min() < 0:
         raise DecodeError(
             "a thermal frame holds kelvin (16-bit: centikelvin), here are values below 0; declare unit='celsius' or 'counts'"
@@ -84,16 +86,17 @@ def describe_thermal(frame: ThermalFrame) -> Facts:
     return Facts(mime=frame.mime, width=width, height=height, preview=map_preview(frame.values))
 
 
-def _inferred(values: np.ndarray) -> str:
+def _inferred(values: np.ndarray, integers: bool) -> str:
     """ "kelvin" if nearly all values are temperatures of a scene in kelvin and none can be in Celsius, or the other way round.
 
-    Between 200 and 1,500: kelvin, as no whole scene is hotter than 200 degrees Celsius. Between -73 and 200: Celsius, as no
-    whole scene is colder than 200 K. Anything else, e.g. raw counts, is refused.
+    Between 200 and 1,500: kelvin, as no whole scene is hotter than 200 degrees Celsius. Floats between -73 and 200: Celsius, as
+    no whole scene is colder than 200 K. Anything else is refused, among it integers that would be Celsius: those of a sensor's
+    14 bits look the same.
     """
     low, high = np.percentile(values, PERCENTILES)
     if LIKELY_K[0] <= low and high <= LIKELY_K[1]:
         return "kelvin"
-    if LIKELY_K[0] - FREEZING_K <= low and high < LIKELY_K[0]:
+    if not integers and LIKELY_K[0] - FREEZING_K <= low and high < LIKELY_K[0]:
         return "celsius"
     raise DecodeError(
         f"values from {low:g} to {high:g} are neither kelvin nor degrees Celsius for certain; declare the unit 'kelvin', "

@@ -67,6 +67,7 @@ def test_a_damaged_or_empty_file_is_what_its_name_promises_so_that_its_reject_sh
     assert sniff(b"garbage", "a.mp4").modality == "video"
     assert sniff(b"garbage", "a.wav").modality == "audio"
     assert sniff(b"", "a.csv").why == "ambiguous"
+    assert sniff(b"", "a.exr").why == "ambiguous"
 
 
 def test_a_container_without_pictures_is_told_by_its_name_where_bytes_allow_both() -> None:
