@@ -33,6 +33,7 @@ class EmbedConfig(EmbedSettings):
         retry_rejects: try again what was rejected before, though its bytes have not changed.
         item_timeout: seconds without a result after which a source is given up, rejected.
         max_reject_rate: exit 1 if a larger share of the listed sources is rejected.
+        only_writer: take a store that ignores conditional writes; nothing else may write to the table meanwhile.
         dry_run: only plan, and report what would be done.
     """
 

@@ -28,6 +28,7 @@ class ReindexConfig(ReindexSettings):
         retry_rejects: try again what was rejected before, though its bytes have not changed.
         item_timeout: seconds without a result after which a source is given up.
         max_reject_rate: exit 1 if a larger share of a corpus' listed sources is rejected.
+        only_writer: take a store that ignores conditional writes; nothing else may write to the table meanwhile.
         dry_run: only plan, and report what would be done.
     """
 

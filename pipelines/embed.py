@@ -60,6 +60,7 @@ class EmbedSettings:
     retry_rejects: bool = False
     item_timeout: float = ITEM_TIMEOUT_S
     max_reject_rate: float = 0.05
+    only_writer: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -147,7 +148,10 @@ def embed(settings: EmbedSettings) -> EmbedReport:
         for _ in planner_of(prepared, open_table(prepared.uri), report, Seen()).batches():
             pass
     else:
-        with Lease(prepared.db, settings.table, report.run_id) as lease, EmbedProgress(report.tally) as progress:
+        with (
+            Lease(prepared.db, settings.table, report.run_id, only_writer=settings.only_writer) as lease,
+            EmbedProgress(report.tally) as progress,
+        ):
             ledger = Ledger(prepared.uri, lease, report.run_id)
             rows_before = ledger.rows()
             embed_corpus(prepared, ledger, report, progress, Seen())

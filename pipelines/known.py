@@ -7,7 +7,7 @@ memory that sorting takes besides does not grow with the table.
 from __future__ import annotations
 
 from binascii import unhexlify
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ def id_words(ids: pa.Array | pa.ChunkedArray) -> Pair:
     digits = column.cast(pa.binary()).cast(pa.binary(ID_DIGITS))  # refuses ids of other lengths
     text = memoryview(digits.buffers()[1] or b"")[ID_DIGITS * digits.offset :][: ID_DIGITS * len(digits)]
     words = np.frombuffer(unhexlify(text), ">u8").astype(np.uint64).reshape(-1, 2)
-    return words[:, 0], words[:, 1]
+    return words[:, 0].copy(), words[:, 1].copy()  # what keeps one half must not keep the other alive
 
 
 def text_hash(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -76,13 +76,14 @@ class Known:
         return sum(len(ids) for ids, _ in self.runs)
 
 
-def _first_of_each(pairs: Sequence[Pair]) -> Pair:
-    """The pairs in order of their ids, each id once."""
-    ids = np.concatenate([pair[0] for pair in pairs])
+def _first_of_each(pairs: list[Pair]) -> Pair:
+    """The pairs in order of their ids, each id once; the list is emptied, so that there are not three copies at a time."""
+    ids, states = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+    pairs.clear()
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
+    states = states[order]
     first = np.concatenate([[True], ids[1:] != ids[:-1]])
-    states = np.concatenate([pair[1] for pair in pairs])[order]
     return (ids, states) if first.all() else (ids[first], states[first])
 
 

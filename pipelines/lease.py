@@ -94,18 +94,29 @@ def put_if_absent(fs: Any, path: str, data: bytes) -> bool:
 class Lease:
     """The right to write one table, renewed in the background while it is held; a context manager.
 
+    With `only_writer` the caller vouches that nobody else writes, so that a store without conditional writes will do.
+
     Raises, when entered:
         LeaseHeldError: another writer's lease has not run out.
         UnsafeStoreError: the store does not honour conditional writes.
     """
 
-    def __init__(self, db: str, table: str, run_id: str, ttl_s: float = TIME_TO_LIVE_S, renew_s: float = RENEW_EVERY_S) -> None:
+    def __init__(
+        self,
+        db: str,
+        table: str,
+        run_id: str,
+        ttl_s: float = TIME_TO_LIVE_S,
+        renew_s: float = RENEW_EVERY_S,
+        only_writer: bool = False,
+    ) -> None:
         self._fs, root = filesystem(db)
         self._folder = f"{root.rstrip('/')}/_bindery/{table}"
         self._table = table
         self._run_id = run_id
         self._ttl_s = ttl_s
         self._renew_s = renew_s
+        self._only_writer = only_writer
         self._epoch = 0
         self._renewal = 0
         self._lost = threading.Event()
@@ -168,11 +179,11 @@ class Lease:
         content = self._fs.cat_file(path)
         now = _modified(self._fs, path)
         self._fs.rm_file(path)
-        if not first or second or content != b"first":
+        if not self._only_writer and (not first or second or content != b"first"):
             raise UnsafeStoreError(
                 f"the store of {self._folder} does not honour conditional writes (a put-if-absent replaced an object): two "
                 "writers would lose each other's commits. Use a store that does (AWS S3, Google Cloud Storage, Azure, Ceph, "
-                "a local disk)"
+                "a local disk), or, if nothing else writes there while this runs, say --only-writer"
             )
         return now
 

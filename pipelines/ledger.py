@@ -18,7 +18,7 @@ from lance.fragment import FragmentMetadata
 
 from pipelines.lease import Lease, LeaseLostError
 from pipelines.storage import lance_options
-from pipelines.table import create_table, open_table
+from pipelines.table import create_table, open_table, table_id
 
 ATTEMPTS = 5
 IDS_PER_FILTER = 1000
@@ -68,7 +68,7 @@ class Ledger:
             replaced: source ids whose older rows go.
 
         Raises:
-            LeaseLostError: another writer has taken over; nothing was committed.
+            LeaseLostError: another writer has taken over, or put another table in the place of this one; nothing was committed.
         """
         self._commit(fragments, replaced)
 
@@ -79,6 +79,7 @@ class Ledger:
             self._lease.check()
             base = self.dataset
             assert base is not None, "prepare() comes first"
+            self._newest()  # raises if another table stands here now: fragments of this one would damage it
             operation, removed_rows = _operation(base, fragments, replaced, touch_all)
             transaction = lance.Transaction(base.version, operation, transaction_properties=token)
             try:
@@ -147,6 +148,11 @@ class Ledger:
         dataset = open_table(self.uri)
         if dataset is None:
             raise LeaseLostError(f"{self.uri} was dropped by someone else during the run; run the same command again")
+        if self.dataset is not None and _another(dataset, self.dataset):
+            raise LeaseLostError(
+                f"{self.uri} was dropped or overwritten by someone else during the run; another table stands there now, which "
+                "was left as it is. See to it that only Bindery writes there, then run the same command again"
+            )
         return dataset
 
 
@@ -177,6 +183,11 @@ def _operation(
         update_mode="rewrite_rows",
     )
     return update, removed_rows
+
+
+def _another(dataset: Any, expected: Any) -> bool:
+    """Whether this is not a later version of the expected table, but one that was put in its place."""
+    return table_id(dataset) != table_id(expected) or dataset.version < expected.version
 
 
 def _holds(newest: Any, since: int, token: dict[str, str]) -> bool:

@@ -62,6 +62,7 @@ class ReindexSettings:
     retry_rejects: bool = False
     item_timeout: float = EmbedSettings.item_timeout
     max_reject_rate: float = EmbedSettings.max_reject_rate
+    only_writer: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -125,7 +126,7 @@ def reindex(settings: ReindexSettings) -> ReindexReport:
     if settings.dry_run:
         _plan_only(each, report, settings)
     else:
-        with Lease(first.db, settings.table, report.run_id) as lease:
+        with Lease(first.db, settings.table, report.run_id, only_writer=settings.only_writer) as lease:
             ledger = Ledger(first.uri, lease, report.run_id)
             rows_before = ledger.rows()
             _run(each, ledger, report, settings)

@@ -6,6 +6,7 @@ The reference of every column is docs/schema.md.
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import lance
@@ -17,6 +18,7 @@ from pipelines.storage import lance_options
 
 SCHEMA_VERSION = 1
 VECTOR = "vector"
+_TABLE_ID = b"bindery.table_id"
 _KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 
 ITEM_COLUMNS = pa.schema(
@@ -111,8 +113,9 @@ def create_table(uri: str, schema: pa.Schema) -> Any:
     Raises:
         OSError: another writer has created it meanwhile.
     """
+    named = schema.with_metadata({**(schema.metadata or {}), _TABLE_ID: uuid.uuid4().hex.encode()})
     return lance.write_dataset(
-        schema.empty_table(),
+        named.empty_table(),
         uri,
         mode="create",
         storage_options=lance_options(uri),
@@ -120,6 +123,11 @@ def create_table(uri: str, schema: pa.Schema) -> Any:
         enable_stable_row_ids=True,
         enable_v2_manifest_paths=True,
     )
+
+
+def table_id(dataset: Any) -> bytes:
+    """What tells a table from another one that was made under its name later; b"" for one that is not ours."""
+    return bytes((dataset.schema.metadata or {}).get(_TABLE_ID, b""))
 
 
 def check_space(dataset: Any, space: Space, uri: str) -> None:
