@@ -1,7 +1,7 @@
 """Depth, thermal and IMU for ImageBind: media -> the arrays its towers take.  For these no loader was ever published.
 
 What is known of the training data, and what is not, stands in docs/media.md; every number that could be otherwise is a
-setting. Mean and standard deviation are no business of these classes: they are the tower's first layer.
+setting. `mean` and `std` are for the tower's first layer; the arrays made here are before it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from encoders.errors import SpaceError
+from encoders.imagebind.normalisation import DEPTH_MEAN, DEPTH_STD, THERMAL_MEAN, THERMAL_STD
 from encoders.media import depth, imu, thermal
 from encoders.media.grids import centre_crop
 from encoders.media.types import Media
@@ -37,6 +38,7 @@ class Disparity:
         baseline_m: distance of the two eyes: 0.075 Kinect v1 and v2, 0.095 RealSense and Xtion.
         nearest_m, farthest_m: distances are clipped to these.
         max_disparity_px: becomes 1.
+        mean, std: of disparity / max_disparity_px.
     """
 
     profile: str = "bindery"
@@ -48,15 +50,15 @@ class Disparity:
     nearest_m: float = 0.01
     farthest_m: float = 50.0
     max_disparity_px: float = 75.0
+    mean: float = DEPTH_MEAN
+    std: float = DEPTH_STD
 
     def __post_init__(self) -> None:
         _one_of("profile", self.profile, PROFILES)
         _one_of("encoding", self.encoding, depth.ENCODINGS)
-        positive = ("metres_per_unit", "metres_per_float", "baseline_m", "nearest_m", "farthest_m", "max_disparity_px")
-        for name in (*positive, "focal_length_px"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise SpaceError(f"{name} is {value}; give a number above 0")
+        _positive(metres_per_unit=self.metres_per_unit, metres_per_float=self.metres_per_float, baseline_m=self.baseline_m)
+        _positive(nearest_m=self.nearest_m, farthest_m=self.farthest_m, max_disparity_px=self.max_disparity_px, std=self.std)
+        _positive(focal_length_px=self.focal_length_px)
         if self.nearest_m >= self.farthest_m:
             raise SpaceError(f"nearest_m {self.nearest_m} is not below farthest_m {self.farthest_m}; swap them")
 
@@ -86,18 +88,20 @@ class Brightness:
         profile: "bindery": in float throughout. "reference": made 8 bits before resizing, as users of the official model do.
         unit, kelvin_per_unit: how `decode_thermal` reads a frame.
         range_celsius: (cold, hot) degrees Celsius that become 0 and 1; None: each frame's own.
+        mean, std: of brightness; 0 and 1 leave it as it is, which some users of the official model do.
     """
 
     profile: str = "bindery"
     unit: str = "infer"
     kelvin_per_unit: float = thermal.KELVIN_PER_UNIT
     range_celsius: tuple[float, float] | None = None
+    mean: float = THERMAL_MEAN
+    std: float = THERMAL_STD
 
     def __post_init__(self) -> None:
         _one_of("profile", self.profile, PROFILES)
         _one_of("unit", self.unit, thermal.UNITS)
-        if not 0 < self.kelvin_per_unit < float("inf"):
-            raise SpaceError(f"kelvin_per_unit is {self.kelvin_per_unit}; give a number above 0")
+        _positive(kelvin_per_unit=self.kelvin_per_unit, std=self.std)
         if self.range_celsius is not None:
             object.__setattr__(self, "range_celsius", tuple(self.range_celsius))  # a list, where it comes from JSON
             if len(self.range_celsius) != 2 or not self.range_celsius[0] < self.range_celsius[1]:
@@ -149,10 +153,7 @@ class Motion:
         _one_of("normalise", self.normalise, NORMALISE)
         _one_of("acceleration_unit", self.acceleration_unit, (None, "infer", *imu.ACCELERATION_UNITS))
         _one_of("rotation_unit", self.rotation_unit, (None, *imu.ROTATION_UNITS))
-        for name in ("tower_rate_hz", "rate_hz", "max_gap_s"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise SpaceError(f"{name} is {value}; give a number above 0")
+        _positive(tower_rate_hz=self.tower_rate_hz, rate_hz=self.rate_hz, max_gap_s=self.max_gap_s)
 
     def decode(self, media: Media) -> imu.Trace:
         """Anything `decode_imu` takes, read by these settings; a Trace comes back as it is."""
@@ -166,6 +167,12 @@ class Motion:
             spread = np.sqrt(np.square(window_TC).reshape(STEPS, 2, 3).mean(axis=(0, 2)))
             window_TC = window_TC / np.repeat(np.maximum(spread, QUIETEST), 3)
         return {"imu": np.ascontiguousarray(window_TC.T, np.float32)}
+
+
+def _positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise SpaceError(f"{name} is {value}; give a number above 0")
 
 
 def _one_of(name: str, value: str | None, known: tuple[str | None, ...]) -> None:

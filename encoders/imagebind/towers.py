@@ -46,15 +46,15 @@ class Tower(ImageBind):
 
 
 class ScaledTower(Tower):
-    """A tower whose first layer takes off the mean and divides by the deviation."""
+    """A tower whose first layer takes off the mean and divides by the deviation: `scaling`, else those of `SCALING`."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, modality: str, sizes: Mapping[str, Any]) -> None:
+    def __init__(self, modality: str, sizes: Mapping[str, Any], scaling: tuple[float, float] | None = None) -> None:
         super().__init__(modality, sizes)
         channels = (-1, 1, 1, 1) if modality == "video" else (-1, 1, 1)
-        for name, values in zip(("mean", "std"), SCALING[modality], strict=True):
+        for name, values in zip(("mean", "std"), scaling or SCALING[modality], strict=True):
             # Never on the meta device: what is in no checkpoint could not be filled in later.
             self.register_buffer(name, torch.tensor(values, device="cpu").view(channels), persistent=False)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from encoders.errors import DecodeError, TooLargeError
+from encoders.errors import DecodeError, MediaError, TooLargeError
 from encoders.media.exr import EXR_MAGIC, read_exr
 from encoders.media.image import DAMAGED, MAX_PIXELS, open_picture
 from encoders.media.types import Media, read_media
@@ -187,5 +187,7 @@ def _npz_arrays(data: bytes, what: str) -> dict[str, np.ndarray]:
                     f"are taken; save the {what} alone"
                 )
             return {m.filename.removesuffix(".npy").lower(): read_npy(archive.read(m)) for m in members}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
+    except MediaError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:
         raise DecodeError(f"no readable NPZ: {error}; write it again with numpy.savez") from error

@@ -6,7 +6,7 @@ docs/imagebind.md tells what the two profiles are. Image and video are two views
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -54,7 +54,7 @@ def _relevant(modality: str, sizes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _encoder(
-    modality: str, sizes: Mapping[str, Any] | None, features: Mapping[str, Feature], tower: type[Tower], **parts: Any
+    modality: str, sizes: Mapping[str, Any] | None, features: Mapping[str, Feature], tower: Callable[..., Tower], **parts: Any
 ) -> Encoder:
     """What the seven have in common; `preprocess` is a dataclass of settings."""
     sizes = _relevant(modality, sizes)
@@ -149,7 +149,7 @@ def imagebind_depth(sizes: Mapping[str, Any] | None = None, **settings: Any) -> 
         "depth",
         sizes,
         {"disparity": Feature("float32", (1, SIDE, SIDE))},
-        DepthTower,
+        partial(DepthTower, scaling=(preprocess.mean, preprocess.std)),
         decode=preprocess.decode,
         preprocess=preprocess,
         describe=describe_depth,
@@ -170,7 +170,7 @@ def imagebind_thermal(sizes: Mapping[str, Any] | None = None, **settings: Any) -
         "thermal",
         sizes,
         {"thermal": Feature("float32", (1, SIDE, SIDE))},
-        ThermalTower,
+        partial(ThermalTower, scaling=(preprocess.mean, preprocess.std)),
         decode=preprocess.decode,
         preprocess=preprocess,
         describe=describe_thermal,

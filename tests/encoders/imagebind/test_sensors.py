@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from encoders.encoder import build_encoder, seeded_tower
 from encoders.errors import DecodeError, SpaceError
 from encoders.imagebind.sensors import Brightness, Disparity, Motion
 from encoders.media.depth import decode_depth
@@ -199,6 +201,7 @@ def test_settings_pickle_and_compare(make: Callable[..., object]) -> None:
         (Disparity, {"baseline_m": -0.1}),
         (Disparity, {"metres_per_unit": float("nan")}),
         (Disparity, {"nearest_m": 60.0}),
+        (Disparity, {"std": 0.0}),
         (Brightness, {"profile": ""}),
         (Brightness, {"unit": "fahrenheit"}),
         (Brightness, {"kelvin_per_unit": 0.0}),
@@ -215,3 +218,16 @@ def test_settings_pickle_and_compare(make: Callable[..., object]) -> None:
 def test_settings_that_make_no_sense_are_refused_by_name(make: Callable[..., object], settings: dict[str, object]) -> None:
     with pytest.raises(SpaceError, match=next(iter(settings))):
         make(**settings)
+
+
+@pytest.mark.parametrize("modality", ["depth", "thermal"])
+def test_mean_and_deviation_of_the_settings_are_the_towers_first_layer(modality: str) -> None:
+    small = {"sizes": {"depth_embed_dim": 48, "depth_num_heads": 4, "thermal_embed_dim": 48, "thermal_num_heads": 4}}
+    usual = build_encoder(f"imagebind/{modality}", small)
+    raw = build_encoder(f"imagebind/{modality}", {**small, "mean": 0.0, "std": 1.0})
+    assert (raw.settings["mean"], raw.settings["std"]) == (0.0, 1.0)
+    seen, unscaled = seeded_tower(usual, 0).eval(), seeded_tower(raw, 0).eval()
+    picture = torch.rand(1, 1, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(seen(picture), unscaled((picture - usual.settings["mean"]) / usual.settings["std"]))
+        assert not torch.allclose(seen(picture), unscaled(picture))
