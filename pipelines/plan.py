@@ -6,6 +6,7 @@ sources that the table has of this corpus, and the corpus has no more, can be as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from pipelines.corpus import Corpus, find_modalities
 from pipelines.corpus.modality import extension
 from pipelines.holdings import Holdings
 from pipelines.identity import source_id
-from pipelines.known import ABSENT, OTHER, SAME, Seen, id_words, state_hash
+from pipelines.known import ABSENT, OTHER, SAME, Seen, id_words, state_hash, text_hash
 from pipelines.labels import label_hash
 from pipelines.rejects import Rejected
 from pipelines.report import Tally
@@ -74,6 +75,7 @@ class Planner:
         self._stored_recipes = holdings.recipes
         self._tally = tally
         self._seen = Seen() if seen is None else seen
+        self._met: Counter[str] = Counter()  # remembered sources by modality
 
     def batches(self) -> Iterator[Work]:
         """The plan; the tally is complete when it ends."""
@@ -98,8 +100,9 @@ class Planner:
         batch, high = batch.filter(pa.array(chosen)), high[chosen]
         self._tally.listed += batch.num_rows
         recipes = pa.array([self._recipes[m] for m in batch["modality"].to_pylist()], pa.string())
-        stored = self._items.compare(high, state_hash(batch["version"], recipes))
-        refused = self._rejects.compare(high, state_hash(batch["version"], ""))
+        versions = text_hash(batch["version"])
+        stored = self._items.compare(high, state_hash(versions, recipes))
+        refused = self._rejects.compare(high, state_hash(versions, ""))
         ids = batch["source_id"]
         work.stale_rejects += self._once_ambiguous(batch.filter(pa.array(stored == SAME)))
         work.stale_rejects += ids.filter(pa.array((stored == SAME) & (refused != ABSENT))).to_pylist()
@@ -126,9 +129,9 @@ class Planner:
 
     def _count_reasons(self, batch: pa.Table, high: np.ndarray, stored: np.ndarray) -> None:
         """Why sources are embedded: new, changed bytes, or stale (the bytes are the same, the encoder or the cut is not)."""
-        stale = np.zeros(len(high), bool)
+        stale, versions = np.zeros(len(high), bool), text_hash(batch["version"])
         for old in self._stored_recipes:
-            stale |= self._items.compare(high, state_hash(batch["version"], old)) == SAME
+            stale |= self._items.compare(high, state_hash(versions, old)) == SAME
         counts = {"new": stored == ABSENT, "changed": (stored == OTHER) & ~stale, "stale": (stored == OTHER) & stale}
         self._tally.planned.update({reason: int(chosen.sum()) for reason, chosen in counts.items() if chosen.any()})
 
@@ -222,13 +225,19 @@ class Planner:
         return batch.append_column("source_id", pa.array(ids, pa.string()))
 
     def _remembered(self, rows: pa.Table) -> list[str | None]:
-        """Modalities that the table or the rejects give for these very bytes, so that they need not be looked at again."""
+        """Modalities that the table or the rejects give for these very bytes, so that they need not be looked at again.
+
+        The modality that was met most often is tried first, as each costs a hash of every source that is left.
+        """
         found: list[str | None] = [None] * rows.num_rows
         uris: Sequence[str] = rows["uri"].to_pylist()
-        for modality, mark in self._recipes.items():
-            high, _ = id_words(pa.array([source_id(u, modality) for u in uris]))
-            same = self._items.compare(high, state_hash(rows["version"], mark)) == SAME
-            same |= self._rejects.compare(high, state_hash(rows["version"], "")) == SAME
-            for k in np.flatnonzero(same):
+        versions, left = text_hash(rows["version"]), np.arange(rows.num_rows)
+        for modality in sorted(self._recipes, key=self._met.__getitem__, reverse=True):
+            high, _ = id_words(pa.array([source_id(uris[k], modality) for k in left], pa.string()))
+            same = self._items.compare(high, state_hash(versions[left], self._recipes[modality])) == SAME
+            same |= self._rejects.compare(high, state_hash(versions[left], "")) == SAME
+            for k in left[same]:
                 found[k] = modality
+            self._met[modality] += int(same.sum())
+            left = left[~same]
         return found
