@@ -65,9 +65,10 @@ class Weights:
             if PurePosixPath(self.uri.partition("?")[0]).suffix in TORCH_SUFFIXES:
                 return self._read_torch(path)
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys() if not name.startswith(self.others)}  # noqa: SIM118 - no mapping
+                names = [name for name in file.keys() if not name.startswith(self.others)]  # noqa: SIM118 - no mapping
+                return {name: file.get_tensor(name) for name in names}
         except FileNotFoundError as error:
-            raise SpaceError(f"the weights {self.uri} are not there; save the space again, or mend its space.json") from error
+            raise SpaceError(f"the weights {self.uri} are not there; put the file back, or save the space again") from error
         except SafetensorError as error:
             raise SpaceError(f"{self.uri} is not a readable safetensors file: {error}; save the space again") from error
 
@@ -75,8 +76,8 @@ class Weights:
         mapped = zipfile.is_zipfile(path)  # files older than torch 1.6 cannot be
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except (UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).splitlines()[0]
+        except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, AttributeError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise SpaceError(f"{self.uri} is not a readable file of tensors: {reason}; fetch it again") from error
         if not isinstance(state, Mapping):
             raise SpaceError(f"{self.uri} holds a {type(state).__name__}, not tensors by name; save a state_dict() instead")

@@ -1,0 +1,133 @@
+"""ImageBind with its published weights. In: a checkpoint. Out: a space of seven modalities, of which any may be left out.
+
+The weights are Meta's, under CC BY-NC-SA 4.0, and their model card rules out commercial and any other real-world deployment.
+Nothing is fetched unless asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from encoders.cache import cache_folder, fetch
+from encoders.encoder import Encoder, build_encoder
+from encoders.errors import SpaceError
+from encoders.families import spelled
+from encoders.imagebind.model import ALIASES, MAX_SCALE
+from encoders.imagebind.model import MODALITIES as OFFICIAL
+from encoders.space import Space, space_fingerprint
+from encoders.weights import Weights
+
+NAMES = ("imagebind-huge",)
+MODALITIES = ("image", "video", "text", "audio", "depth", "thermal", "imu")
+LICENSE = "CC BY-NC-SA 4.0: non-commercial, research only, not for real-world deployment"
+FILE = "imagebind_huge.pth"
+URL = f"https://dl.fbaipublicfiles.com/imagebind/{FILE}"
+SIZE = 4_803_584_173  # bytes
+# Meta publishes no digest that we know of. This one, and the size, are what several public projects noted down, each for
+# itself, of the file at this address: it says that the file came whole, and is the one that they have.
+SHA256 = "d6f6c22bedcc90708448d5d2fbb7b2db9c73f505dc89bd0b2e09b23af1b62157"
+PARTS = ("modality_preprocessors", "modality_trunks", "modality_heads", "modality_postprocessors")
+TEXT_SCALE = "modality_postprocessors.text.1.log_logit_scale"
+SCALES = {"audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}  # fixed by the model; image, video, text: learned
+WITHOUT_PROFILES = ("imu",)  # nothing was ever published for it to be compared with
+
+
+def load(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    modalities: str | Sequence[str] | None = None,
+    profile: str = "bindery",
+    download: bool | str = False,
+    sizes: str | Mapping[str, Any] | None = None,
+) -> Space:
+    """The space of an official checkpoint; towers are read and built at first use, each from its own entries.
+
+    An encoder's `logit_scale`, for a softmax over cosines, is what the model itself multiplies with: for image, video and text
+    the learned one of the text encoder (its exponential, at most 100), for audio 20, depth 5, thermal 10, imu 5.
+
+    Args:
+        name: "imagebind-huge".
+        checkpoint: path or URI of imagebind_huge.pth, or of a safetensors file with the same names; None: the one in the cache
+            folder (`BINDERY_CACHE`).
+        modalities: those wanted, a list or words with commas; None: all seven.
+        profile: "reference" for the published loaders' preprocessing, "bindery" for ours; see docs/imagebind.md.
+        download: fetch the official checkpoint into the cache folder if it is not there: 4.8 GB, its digest checked.
+        sizes: for a model of other sizes than the published one, also as JSON; see `encoders.imagebind.build`.
+
+    Raises:
+        SpaceError: no checkpoint, or an unknown modality or profile.
+    """
+    chosen = _chosen(modalities)
+    if profile not in ("bindery", "reference"):
+        raise SpaceError(f"profile {profile!r} is neither 'bindery' nor 'reference'")
+    made = json.loads(sizes) if isinstance(sizes, str) else dict(sizes or {})
+    file = _checkpoint(checkpoint, download in (True, "true"))
+    encoders = {modality: _encoder(modality, file, made, profile) for modality in chosen}
+    image = _encoder("image", file, made, "bindery")  # the space is the same whatever is loaded of it, and however prepared
+    options = {
+        "checkpoint": file if checkpoint is not None else None,
+        "modalities": chosen if len(chosen) < len(MODALITIES) else None,
+        "profile": profile if profile != "bindery" else None,
+        "sizes": made or None,
+    }
+    named = partial(_space_name, image)
+    return Space(name, image.dim, named, LICENSE, encoders, uri=spelled(name, options))
+
+
+def part_of(checkpoint: str, modality: str) -> Weights:
+    """The entries of one modality of an official checkpoint. What belongs to no modality at all does not fit and is named."""
+    official = ALIASES.get(modality, modality)
+    return Weights(checkpoint, tuple(f"{part}.{other}." for part in PARTS for other in OFFICIAL if other != official))
+
+
+def _encoder(modality: str, checkpoint: str, sizes: Mapping[str, Any], profile: str) -> Encoder:
+    settings = {"sizes": sizes} if modality in WITHOUT_PROFILES else {"sizes": sizes, "profile": profile}
+    encoder = build_encoder(f"imagebind/{modality}", settings)
+    scale = SCALES.get(modality) or partial(_learned_scale, checkpoint)
+    return encoder.with_weights(part_of(checkpoint, modality), None, scale, {"checkpoint": Path(checkpoint).name})
+
+
+def _learned_scale(checkpoint: str) -> float:
+    state = part_of(checkpoint, "text").read()
+    if TEXT_SCALE not in state:
+        raise SpaceError(f"{checkpoint} has no {TEXT_SCALE}, so no scale for zero-shot; pass one with the text encoder")
+    return min(float(state[TEXT_SCALE].exp()), MAX_SCALE)
+
+
+def _space_name(image: Encoder) -> str:
+    return space_fingerprint(image.fingerprint, image.dim)
+
+
+def _chosen(modalities: str | Sequence[str] | None) -> list[str]:
+    if modalities is None:
+        return list(MODALITIES)
+    asked = modalities.split(",") if isinstance(modalities, str) else list(modalities)
+    if unknown := [modality for modality in asked if modality not in MODALITIES]:
+        raise SpaceError(f"ImageBind has no modality {unknown[0]!r}; it has {', '.join(MODALITIES)}")
+    return [modality for modality in MODALITIES if modality in asked]
+
+
+def _checkpoint(asked: str | Path | None, download: bool) -> str:
+    """Where the checkpoint lies: absolute, so that it is found from any folder."""
+    if asked is not None:
+        if "://" in str(asked):
+            return str(asked)
+        path = Path(asked).expanduser().absolute()
+        if not path.is_file():
+            raise SpaceError(f"no checkpoint at {path}; pass the path or URI of {FILE}, from {URL} ({LICENSE})")
+        return str(path)
+    path = cache_folder() / FILE
+    if download:
+        fetch(URL, path, SIZE, SHA256)
+    if not path.is_file():
+        raise SpaceError(
+            f"imagebind-huge needs the official checkpoint, which does not come with Bindery: {URL} (4.8 GB), licensed "
+            f"{LICENSE}. If that suits you, fetch it with `python -m jobs.convert imagebind-huge --download --out DIR`, "
+            f"or pass checkpoint=PATH. It was looked for at {path}."
+        )
+    return str(path)

@@ -1,0 +1,89 @@
+"""Write any space as a directory of its own: safetensors and space.json. In: a space's name. Out: the directory, a report.
+
+python -m jobs.convert imagebind-huge --checkpoint imagebind_huge.pth --out spaces/imagebind --dtype bfloat16
+python -m jobs.convert imagebind-huge --download --out s3://bucket/spaces/imagebind --modalities image,text
+python -m jobs.convert open_clip:ViT-B-32/laion2b_s34b_b79k --out spaces/clip
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from encoders.space import Space, load_space
+from jobs.config import JsonReport, run_job
+from pipelines.storage import filesystem
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Write a space as a directory that needs nothing else; fingerprints stay those of the origin.
+
+    Args:
+        space: "imagebind-huge", "open_clip:ARCH/TAG", "hf:REPO", or the directory or URI of a saved space.
+        out: where it goes, a folder or URI that holds no space yet.
+        checkpoint: path or URI of the weights, for a space that takes one.
+        dtype: of the stored weights; computing is the same whatever it is.
+        modalities: only these, words with commas.
+        profile: how media are prepared, for a space that has a choice.
+        download: fetch what is not on this machine, under the license that the report names.
+    """
+
+    space: str
+    out: str
+    checkpoint: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    modalities: str | None = None
+    profile: str | None = None
+    download: bool = False
+
+
+def convert(config: ConvertConfig) -> JsonReport:
+    """Run the job.
+
+    Raises:
+        ValueError: the space cannot be loaded, its weights do not fit, or `out` holds a space already.
+    """
+    store, folder = filesystem(config.out)
+    if store.exists(f"{folder}/space.json"):
+        raise ValueError(f"{config.out} already holds a space; choose another --out, or remove it first")
+    asked = {"checkpoint": config.checkpoint, "profile": config.profile, "download": config.download or None}
+    space = load_space(config.space, **{option: value for option, value in asked.items() if value is not None})
+    saved = _narrowed(space, config.modalities).save(config.out, DTYPES[config.dtype])
+    return JsonReport(_summary(saved, store, folder, config.dtype))
+
+
+def _narrowed(space: Space, modalities: str | None) -> Space:
+    """The space with these modalities only, and with the same name."""
+    if modalities is None:
+        return space
+    return replace(space, encoders={modality: space.encoder(modality) for modality in modalities.split(",")})
+
+
+def _summary(space: Space, store: Any, folder: str, dtype: str) -> dict[str, Any]:
+    files = {encoder.weights.uri.rpartition("/")[2] for encoder in space.encoders.values() if encoder.weights}
+    return {
+        "space": space.uri,
+        "name": space.name,
+        "fingerprint": space.fingerprint,
+        "license": space.license,
+        "dim": space.dim,
+        "dtype": dtype,
+        "encoders": {modality: encoder.fingerprint for modality, encoder in space.encoders.items()},
+        "weights_bytes": {file: store.size(f"{folder}/{file}") for file in sorted(files)},
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job from a command line."""
+    return run_job(ConvertConfig, convert, argv, positional=("space",))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

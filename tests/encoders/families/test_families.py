@@ -1,0 +1,44 @@
+"""How a name with options becomes a space, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from encoders.errors import SpaceError
+from encoders.families import family_of, parse, spelled
+from encoders.space import load_space
+
+
+def test_options_in_a_name_are_read_as_they_are_spelled() -> None:
+    options = {"checkpoint": "/data/a b&c#?d.pth", "modalities": "image,text", "sizes": '{"out_embed_dim": 64}'}
+    name = spelled("imagebind-huge", {**options, "modalities": ["image", "text"], "sizes": {"out_embed_dim": 64}})
+    assert parse(name) == ("imagebind-huge", options)
+    assert spelled("x:y/z", {"b": "s3://bucket/k.pth", "a": True, "download": True, "none": None}) == (
+        "x:y/z?a=true&b=s3://bucket/k.pth"
+    )
+    assert spelled("x", {}) == "x"
+
+
+def test_a_family_is_found_by_its_name_or_its_prefix() -> None:
+    found = family_of("imagebind-huge")
+    assert found is not None and found.__name__ == "encoders.families.imagebind"
+    assert family_of("imagebind-huge2") is None
+    assert family_of("demo") is None
+
+
+def test_an_unknown_option_is_named_beside_those_that_there_are() -> None:
+    with pytest.raises(SpaceError, match=r"knows no option 'colour'; it takes checkpoint, modalities"):
+        load_space("imagebind-huge", colour="red")
+
+
+def test_a_directory_or_shipped_space_takes_no_options(tmp_path: Path) -> None:
+    for name in ("demo", str(tmp_path)):
+        with pytest.raises(SpaceError, match=r"takes no options; leave out \['checkpoint'\]"):
+            load_space(name, checkpoint="x")
+
+
+def test_a_directory_is_found_though_its_name_is_a_familys(tmp_path: Path) -> None:
+    load_space("demo").save(tmp_path / "imagebind-huge")
+    assert load_space(tmp_path / "imagebind-huge").name == "demo"
