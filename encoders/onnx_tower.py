@@ -55,9 +55,7 @@ class OnnxTower(nn.Module):
         if self._session is None:
             self._session = _opened(self.uri)
             if (found := {one.name for one in self._session.get_inputs()}) != set(self.features):
-                raise SpaceError(
-                    f"{self.uri} takes {sorted(found)}, its encoder makes {sorted(self.features)}; export it again"
-                )
+                raise SpaceError(f"{self.uri} takes {sorted(found)}, not {sorted(self.features)}; export the space again")
         return self._session
 
     def forward(self, **features: torch.Tensor) -> torch.Tensor:
