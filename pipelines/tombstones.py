@@ -76,6 +76,12 @@ class Tombstones:
             for ids in in_slices(source_ids):
                 dataset.delete(any_of(ids))
 
+    def forget_uris(self) -> None:
+        """Leave nothing but hashes of what is deleted; older versions still hold the URIs."""
+        dataset = open_table(self.uri)
+        if dataset is not None:
+            dataset.update({"uri": "NULL"}, where="uri IS NOT NULL")
+
     def _opened(self) -> Any:
         dataset = open_table(self.uri)
         return create_table(self.uri, TOMBSTONE_COLUMNS) if dataset is None else dataset  # not `or`: an empty one is false
