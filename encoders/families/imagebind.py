@@ -44,6 +44,7 @@ def load(
     profile: str = "bindery",
     download: bool | str = False,
     sizes: str | Mapping[str, Any] | None = None,
+    settings: str | Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Space:
     """The space of an official checkpoint; towers are read and built at first use, each from its own entries.
 
@@ -58,21 +59,25 @@ def load(
         profile: "reference" for the published loaders' preprocessing, "bindery" for ours; see docs/imagebind.md.
         download: fetch the official checkpoint into the cache folder if it is not there: 4.8 GB, its digest checked.
         sizes: for a model of other sizes than the published one, also as JSON; see `encoders.imagebind.build`.
+        settings: of encoders, by modality, also as JSON: `{"depth": {"focal_length_px": 570.5}}`; see docs/media.md.
 
     Raises:
-        SpaceError: no checkpoint, or an unknown modality or profile.
+        SpaceError: no checkpoint, or an unknown modality, profile or setting.
     """
     chosen = _chosen(modalities)
     if profile not in ("bindery", "reference"):
         raise SpaceError(f"profile {profile!r} is neither 'bindery' nor 'reference'")
     made = json.loads(sizes) if isinstance(sizes, str) else dict(sizes or {})
     file = _checkpoint(checkpoint, download in (True, "true"))
-    encoders = {modality: _encoder(modality, file, made, profile) for modality in chosen}
-    image = _encoder("image", file, made, "bindery")  # the space is the same whatever is loaded of it, and however prepared
+    given = json.loads(settings) if isinstance(settings, str) else {m: dict(s) for m, s in (settings or {}).items()}
+    _chosen(list(given))
+    encoders = {modality: _encoder(modality, file, made, profile, given.get(modality, {})) for modality in chosen}
+    image = _encoder("image", file, made, "bindery", {})  # the space is the same whatever is loaded of it, and however prepared
     options = {
         "checkpoint": file if checkpoint is not None else None,
         "modalities": chosen if len(chosen) < len(MODALITIES) else None,
         "profile": profile if profile != "bindery" else None,
+        "settings": given or None,
         "sizes": made or None,
     }
     named = partial(_space_name, image)
@@ -85,9 +90,12 @@ def part_of(checkpoint: str, modality: str) -> Weights:
     return Weights(checkpoint, tuple(f"{part}.{other}." for part in PARTS for other in OFFICIAL if other != official))
 
 
-def _encoder(modality: str, checkpoint: str, sizes: Mapping[str, Any], profile: str) -> Encoder:
+def _encoder(modality: str, checkpoint: str, sizes: Mapping[str, Any], profile: str, given: Mapping[str, Any]) -> Encoder:
     settings = {"sizes": sizes} if modality in WITHOUT_PROFILES else {"sizes": sizes, "profile": profile}
-    encoder = build_encoder(f"imagebind/{modality}", settings)
+    known = build_encoder(f"imagebind/{modality}", settings).settings
+    if unknown := given.keys() - known.keys():
+        raise SpaceError(f"{modality} has no setting {min(unknown)!r}; there are {', '.join(sorted(known))}")
+    encoder = build_encoder(f"imagebind/{modality}", {**settings, **given})
     scale = SCALES.get(modality) or partial(_learned_scale, checkpoint)
     return encoder.with_weights(part_of(checkpoint, modality), None, scale, {"checkpoint": Path(checkpoint).name})
 

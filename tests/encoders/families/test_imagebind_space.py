@@ -146,3 +146,18 @@ def test_a_download_happens_only_on_request_is_checked_and_is_found_afterwards(
     assert "download" not in space.uri and "checkpoint" not in space.uri
     (http_folder.path / imagebind.FILE).unlink()
     assert load_space(space.uri).embed("text", ["a dog"]).shape == (1, 64)
+
+
+def test_settings_of_encoders_reach_them_and_are_spelled_in_the_uri(checkpoint: Path) -> None:
+    wanted = {"depth": {"focal_length_px": 260.0}, "imu": {"acceleration_unit": "g"}}
+    space = load_space("imagebind-huge", checkpoint=checkpoint, modalities="depth,imu", sizes=SIZES, settings=wanted)
+    again = load_space(space.uri)
+    metres = np.full((64, 64), 2.0)
+    for each in (space, again):
+        assert each.encoders["depth"].preprocess(metres)["disparity"].max() == pytest.approx(0.13)
+        assert each.encoders["imu"].preprocess(np.ones((9, 6)))["imu"][0, 0] == pytest.approx(9.80665)
+    plain = load_space("imagebind-huge", checkpoint=checkpoint, modalities="depth,imu", sizes=SIZES)
+    assert again.encoders["depth"].fingerprint == space.encoders["depth"].fingerprint != plain.encoders["depth"].fingerprint
+    for wrong in ({"depth": {"focal": 1.0}}, {"smell": {}}, {"depth": {"baseline_m": 0.0}}):
+        with pytest.raises(SpaceError):
+            load_space("imagebind-huge", checkpoint=checkpoint, modalities="depth", sizes=SIZES, settings=wrong)
