@@ -87,8 +87,6 @@ def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: 
         facts = replace(encoder.describe(segment.medium), duration_s=getattr(decoded, "duration_s", None))
         if facts.mime is None:
             facts = replace(facts, mime=mime_of(source.uri))
-        if encoder.spans is not None:
-            facts = replace(facts, truncated=len(encoder.spans(segment.medium)) > 1)
         yield Decoded(features, facts, segment.key, segment.start_s, segment.end_s, last=number == len(found))
 
 

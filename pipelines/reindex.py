@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.compaction import Tidied
 from pipelines.embed import (
-    COMPACT_FRAGMENTS,
-    SMALL_FRAGMENT_ROWS,
     EmbedSettings,
     Prepared,
     audit,
@@ -36,6 +35,7 @@ from pipelines.rejects import Rejects
 from pipelines.report import Audit, EmbedReport, Tally
 from pipelines.runs import append_run
 from pipelines.table import open_table
+from pipelines.upkeep import optimize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,7 @@ class ReindexReport:
     dry_run: bool = False
     seconds: float = 0.0
     audit: Audit | None = None
+    optimized: dict[str, Tidied] = field(default_factory=dict)  # by table; nothing where nothing was committed
 
     @property
     def failures(self) -> list[str]:
@@ -107,8 +108,8 @@ class ReindexReport:
         own = {"run_id": self.run_id, "table": self.table, "dry_run": self.dry_run, "seconds": self.seconds}
         each = [json.loads(report.to_json()) for report in self.corpora]
         totals = {name: sum(report[name] for report in each) for name in ("embedded", "rejected", "relabelled", "deleted")}
-        audited = self.audit and vars(self.audit)
-        return json.dumps({"job": "reindex", **own, **totals, "audit": audited, "failures": self.failures, "corpora": each})
+        end = {"optimized": {k: vars(t) for k, t in self.optimized.items()}, "audit": self.audit and vars(self.audit)}
+        return json.dumps({"job": "reindex", **own, **totals, **end, "failures": self.failures, "corpora": each})
 
 
 def reindex(settings: ReindexSettings) -> ReindexReport:
@@ -131,7 +132,7 @@ def reindex(settings: ReindexSettings) -> ReindexReport:
             rows_before = ledger.rows()
             _run(each, ledger, report, settings)
             if ledger.commits:
-                ledger.compact(COMPACT_FRAGMENTS, SMALL_FRAGMENT_ROWS)
+                report.optimized = optimize(ledger)
                 report.audit = audit(ledger, rows_before + sum(r.tally.items_written for r in report.corpora))
             report.seconds = round(time.monotonic() - began, 3)
             append_run(first.db, settings.table, started_at, report.to_json(), report.exit_code)

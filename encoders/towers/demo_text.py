@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch import nn
 
 from encoders.blocks import POSITION_STD, Block
 from encoders.encoder import Encoder, Feature, register
-from encoders.media.text import decode_text, describe_text
-from encoders.media.types import Media
+from encoders.media.text import Text, decode_text, describe_text
+from encoders.media.types import Facts, Media
 
 DIM = 128
 LENGTH = 16  # words; longer texts are cut
@@ -25,9 +25,25 @@ WIDTH, DEPTH = 128, 1
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
 
 
+WORD = re.compile(r"[^\W_]+")
+
+
 def words(text: str) -> list[str]:
     """The lower-case words of a text: runs of letters and digits."""
-    return re.findall(r"[^\W_]+", text.lower())
+    return WORD.findall(text.lower())
+
+
+def spans(text: Text) -> list[tuple[int, int]]:
+    """The parts of a text, as (first, end) characters, of at most 16 words each."""
+    found = [word.span() for word in WORD.finditer(text.text)]
+    if len(found) <= LENGTH:
+        return [(0, len(text.text))]
+    return [(part[0][0], part[-1][1]) for part in (found[k : k + LENGTH] for k in range(0, len(found), LENGTH))]
+
+
+def describe(text: Text) -> Facts:
+    """The text itself, and whether the tower sees only its beginning."""
+    return replace(describe_text(text), truncated=len(spans(text)) > 1)
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,7 @@ def demo_text(vocabulary: Sequence[str] = ()) -> Encoder:
         features={"token_ids": Feature("int64", (LENGTH,))},
         decode=decode_text,
         preprocess=WordIds(tuple(vocabulary)),
-        describe=describe_text,
+        describe=describe,
+        spans=spans,
         build_tower=partial(DemoTextTower, len(vocabulary)),
     )
