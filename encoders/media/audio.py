@@ -210,9 +210,10 @@ class _SoundFileReader:
         return soundfile.SoundFile(io.BytesIO(self.media))
 
     def __call__(self, first: int, end: int) -> np.ndarray:
+        ahead = min(first, round(SEEK_MARGIN_S * self.file.samplerate))
         try:
-            self.file.seek(first)
-            return self.file.read(end - first, dtype="float32", always_2d=True).T  # type: ignore[no-any-return]
+            self.file.seek(first - ahead)
+            return self.file.read(end - first + ahead, dtype="float32", always_2d=True)[ahead:].T  # type: ignore[no-any-return]
         except soundfile.LibsndfileError as error:
             raise DecodeError(f"the sound is damaged: {error}; write the file again") from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +159,49 @@ def test_facts_tell_the_duration_and_show_the_waveform() -> None:
     drawn = np.asarray(Image.open(io.BytesIO(facts.preview)).convert("L")).astype(int)
     ink = (drawn < 170).sum(0)
     assert ink[100:120].mean() > 1.5 * ink[5:25].mean()  # the tone grows louder
+
+
+def test_a_part_is_a_sound_of_that_stretch_and_parts_of_parts_too() -> None:
+    ramp = np.arange(10 * 16_000, dtype=np.float32) / 160_000
+    part = decode_audio((ramp, 16_000)).part(2.0, 5.0)
+    assert (part.duration_s, part.rate_hz) == (3.0, 16_000)
+    np.testing.assert_array_equal(part.samples()[0], ramp[32_000:80_000])
+    np.testing.assert_array_equal(part.part(1.0, 99.0).samples(8_000)[0], ramp[56_000:80_000])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).middle(1.0, 16_000)[0], ramp[48_000:64_000])
+    assert describe_audio(part).duration_s == 3.0
+    with pytest.raises(DecodeError, match="no samples"):
+        part.part(3.0, 4.0)
+
+
+@pytest.mark.parametrize("name", sorted(sample_files("audio")))
+def test_a_part_of_a_file_is_that_stretch_of_its_samples(name: str) -> None:
+    sound = decode_audio(sample_files("audio")[name])
+    whole = sound.samples()
+    np.testing.assert_allclose(sound.part(1.0, 1.5).samples(), whole[:, 16_000:24_000], atol=0.02)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_part_of_two_hours_of_pcm_reads_little_more_than_itself(opened: bool, tmp_path: Path) -> None:
+    rate_hz, seconds = 44_100, 7_200
+    path = tmp_path / "long.wav"
+    size = rate_hz * seconds * 2 * 2
+    header = sound_file("WAV", np.zeros((0, 2), np.float32), rate_hz, subtype="PCM_16")
+    at = header.index(b"data") + 4
+    with path.open("wb") as file:
+        file.write(header[:4] + (len(header) - 8 + size).to_bytes(4, "little") + header[8:at] + size.to_bytes(4, "little"))
+        file.truncate(at + 4 + size)  # silence, 1.3 GB of it, and none on disk
+        file.seek(at + 4 + 3_600 * rate_hz * 4)
+        file.write(np.full(rate_hz * 4, 16_384, "<i2").tobytes())  # two seconds in the middle
+    tracemalloc.start()
+    if opened:
+        with path.open("rb") as file:
+            part = decode_audio(file).part(3_600, 3_602)
+            wave_CS = part.samples()
+    else:
+        part = decode_audio(path).part(3_600, 3_602)
+        wave_CS = part.samples()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert wave_CS.shape == (2, 2 * rate_hz)
+    assert wave_CS.min() == wave_CS.max() == 0.5
+    assert peak < 10 * wave_CS.nbytes

@@ -55,3 +55,7 @@ def test_padding_is_neither_attended_to_nor_averaged() -> None:
         tower.get_parameter("embedding.weight")[0] = 100.0
         tower.get_parameter("position")[:, 2:] = -50.0
         torch.testing.assert_close(tower(token_ids=token_ids), before)
+
+
+def test_a_part_of_a_text_is_those_characters() -> None:
+    assert decode_text("a red train").part(2, 5).text == "red"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -161,3 +163,73 @@ def test_a_video_of_one_picture_has_the_vector_of_that_picture() -> None:
     frame = moving(1, 128, 128)[0]
     assert image.tower.state_dict().keys() == clip.tower.state_dict().keys()
     np.testing.assert_array_equal(clip.preprocess(np.repeat(frame[None], 8, 0))["frames"][3], image.preprocess(frame)["image"])
+
+
+@pytest.mark.parametrize("name", [*sorted(sample_files("video")), "array"])
+def test_a_part_is_a_clip_of_that_stretch_and_parts_of_parts_too(name: str) -> None:
+    media = (moving(), 10.0) if name == "array" else sample_files("video")[name]
+    part = decode_video(media).part(0.5, 1.5)
+    assert part.duration_s == pytest.approx(1.0)
+    assert levels(part.frames(10)) == list(range(5, 15))
+    assert levels(part.part(0.5, 9.0).frames(5)) == list(range(10, 15))
+    assert part.num_frames == 10
+    assert levels(np.stack([*part.numbered([0, 4, 9])])) == [5, 9, 14]
+    assert describe_video(part).duration_s == pytest.approx(1.0)
+    with pytest.raises(DecodeError, match="no video between"):
+        part.part(1.0, 2.0)
+
+
+@pytest.mark.parametrize("name", sorted(sample_files("video")))
+def test_frames_are_counted_and_found_by_number_whatever_the_container(name: str) -> None:
+    clip = decode_video(sample_files("video")[name])
+    assert clip.num_frames == 20
+    assert levels(np.stack([*clip.numbered(range(20))])) == list(range(20))
+    assert levels(np.stack([*clip.numbered([3, 17])])) == [3, 17]
+
+
+def test_frames_by_number_are_found_where_their_rate_varies() -> None:
+    buffer = io.BytesIO()
+    shown_ms = [0, 40, 80, 1000, 1040, 5000, 5500, 9000]
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.time_base = 128, 96, "yuv420p", Fraction(1, 1000)
+        for frame, at_ms in zip(moving(8), shown_ms, strict=True):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts, picture.time_base = at_ms, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    clip = decode_video(buffer.getvalue())
+    grey = [round(float(frame[48:].mean())) for frame in clip.numbered(range(8))]
+    np.testing.assert_allclose(grey, [10 + 200 * k // 8 for k in range(8)], atol=3)
+    part = clip.part(0.9, 5.2)
+    assert part.num_frames == 3
+    assert round(float(next(part.numbered([2]))[48:].mean())) == pytest.approx(10 + 200 * 5 // 8, abs=3)
+
+
+def test_a_part_of_two_hours_reads_and_decodes_little_more_than_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+    path.write_bytes(video_file(frames=np.repeat(noise, 120, 0), rate_hz=1))
+    taken, decoded, timed = 0, 0, video._timed_frames
+
+    class Counting(io.FileIO):
+        def read(self, size: int = -1, /) -> bytes:
+            nonlocal taken
+            data = super().read(size) or b""
+            taken += len(data)
+            return data
+
+    def counted(*args: object) -> Iterator[object]:
+        nonlocal decoded
+        for frame in timed(*args):  # type: ignore[arg-type]
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(video, "_timed_frames", counted)
+    with Counting(path) as file:
+        clip = decode_video(file)
+        assert clip.duration_s == pytest.approx(7200)
+        frame = clip.part(3660, 3680).frames(4)[0]
+    assert np.abs(frame.astype(int) - noise).mean((1, 2, 3)).argmin() == 30
+    assert decoded < 40
+    assert taken < path.stat().st_size / 4
