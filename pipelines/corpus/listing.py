@@ -57,13 +57,19 @@ def _list_local(place: Place, wanted: Filter, skipped: Counter[str]) -> Iterator
     while waiting:
         relative, above = waiting.pop()
         folder = os.path.join(place.path, relative)  # noqa: PTH118 - strings: a Path costs more than the call to the system
-        about = os.stat(folder)  # noqa: PTH116
+        try:
+            about, opened = os.stat(folder), os.scandir(folder)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            if relative:  # removed since the folder that it was in was read
+                continue
+            raise
         if (about.st_dev, about.st_ino) in above:
+            opened.close()
             skipped["symlink loop"] += 1
             continue
         files: list[str] = []
         folders: list[str] = []
-        with reading(folder), os.scandir(folder) as entries:
+        with reading(folder), opened as entries:
             for entry in entries:
                 path = f"{relative}{entry.name}"
                 if _is_folder(entry):
