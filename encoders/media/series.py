@@ -12,8 +12,8 @@ CHUNK_NUMBERS = 2_000_000  # of the table of neighbours at a time
 def resampled(samples_TC: np.ndarray, at: np.ndarray, step: float) -> np.ndarray:
     """The series at fractional places, low-passed where that is coarser: a Hann-windowed sinc for any ratio of rates.
 
-    Up to 0.88 of the lower Nyquist frequency is kept (within 1 %), from 1.0 on suppressed. Beyond its ends the series stands
-    still, so that a constant stays that constant.
+    Tones up to 0.8 of the lower Nyquist frequency are kept within 1 %, of those from 1.05 on less than 1 % is left. Beyond its
+    ends the series stands still, so that a constant stays that constant.
 
     Args:
         samples_TC: (T, C).

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from encoders.media.imu import decode_imu
 from encoders.media.thermal import decode_thermal
 
 G = 9.80665
+PAGE = Path(__file__).parents[3] / "docs" / "media.md"
 ALL: list[Callable[..., object]] = [Disparity, Brightness, Motion]
 
 
@@ -231,3 +235,10 @@ def test_mean_and_deviation_of_the_settings_are_the_towers_first_layer(modality:
     with torch.inference_mode():
         torch.testing.assert_close(seen(picture), unscaled((picture - usual.settings["mean"]) / usual.settings["std"]))
         assert not torch.allclose(seen(picture), unscaled(picture))
+
+
+@pytest.mark.parametrize(("modality", "make"), [("depth", Disparity), ("thermal", Brightness), ("imu", Motion)])
+def test_the_page_names_every_setting_with_its_default(modality: str, make: type) -> None:
+    table = PAGE.read_text().partition(f"| setting of `imagebind/{modality}` |")[2].partition("\n\n")[0]
+    stated = [(name, default.strip('"')) for name, default in re.findall(r"^\| `(\w+)` \| `(.+?)` \|", table, re.MULTILINE)]
+    assert stated == [(field.name, str(field.default)) for field in dataclasses.fields(make)]
