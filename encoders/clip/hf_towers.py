@@ -18,6 +18,7 @@ from torch import nn
 
 from encoders.clip.hub import tensors
 from encoders.clip.pixels import PixelNorm
+from encoders.clip.sounds import SILENCE_DB
 from encoders.errors import SpaceError
 from encoders.weights import Weights
 
@@ -101,9 +102,10 @@ class ClapAudioTower(nn.Module):
         self.model, self.field = _part(model)
 
     def forward(self, log_mel: torch.Tensor, longer: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 (B, 1 or 4, T, M) in dB, and with fusion int64 (B,) -> (B, D), not normalised."""
+        """float32 (B, 1 or 4, T, M) in dB above silence, and with fusion int64 (B,) -> (B, D), not normalised."""
         marked = None if longer is None else longer.unsqueeze(1)
-        output = self.model(input_features=log_mel.to(dtype_of(self.model)), is_longer=marked)
+        loudness = (log_mel + SILENCE_DB).to(dtype_of(self.model))
+        output = self.model(input_features=loudness, is_longer=marked)
         return getattr(output, self.field)  # type: ignore[no-any-return]
 
 

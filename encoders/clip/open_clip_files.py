@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def files_of(name: str, checkpoint: str | None, download: bool) -> Files:
     return Files(model, known, path, hub.license_of(path.parent, source), None)
 
 
+@cache
 def clip_tokenizer() -> bytes:
     """CLIP's byte-pair tokenizer as a tokenizer.json, from the merges that ship with open_clip."""
     from open_clip import tokenizer as library
@@ -150,9 +152,8 @@ def _from_directory(name: str, checkpoint: str | None, download: bool) -> Files:
         raise SpaceError(f"{folder} holds no weights ({', '.join(WEIGHT_NAMES)}); copy or download them")
     path = _existing(checkpoint) if checkpoint else weights
     assert path is not None
-    return Files(
-        deepcopy(document["model_cfg"]), document.get("preprocess_cfg", {}), path, hub.license_of(folder, name), folder
-    )
+    model, preprocess = document["model_cfg"], document.get("preprocess_cfg", {})
+    return Files(model, preprocess, path, hub.license_of(folder, name), folder)
 
 
 def _existing(checkpoint: str) -> Path:

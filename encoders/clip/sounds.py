@@ -19,12 +19,13 @@ from encoders.media.audio import decode_audio, resample
 from encoders.media.types import Media
 
 FLOOR = 1e-10  # of the power, before the logarithm
+SILENCE_DB = -100.0  # 10 log10(FLOOR): the features' zero
 ROWS = 4096  # windows at a time
 
 
 @dataclass(frozen=True)
 class ClapMel:
-    """Preprocess of CLAP: {"log_mel": float32 (1, T, M)} in dB, or (4, T, M) and {"longer": int64 ()} with fusion.
+    """Preprocess of CLAP: {"log_mel": float32 (1, T, M)} in dB above silence; with fusion (4, T, M) and {"longer": int64 ()}.
 
     Attributes:
         rate_hz, samples: of the window that the tower sees (48,000 and ten seconds of it).
@@ -71,13 +72,14 @@ class ClapMel:
         return np.pad(wave_S, (0, max(0, self.samples - len(wave_S))))
 
     def _log_mel(self, wave_S: np.ndarray) -> np.ndarray:
-        """float32 (T, M): 10 log10 of the mel power; windows are centred on multiples of the hop, edges mirrored."""
+        """float32 (T, M): 10 log10 of the mel power above silence; windows centred on multiples of the hop, edges mirrored."""
         padded = np.pad(wave_S, self.window // 2, mode="reflect")
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]
         hann = np.hanning(self.window + 1)[:-1]
         bank = _mel_bank(self.window, self.mels, self.lowest_hz, self.highest_hz, self.rate_hz, not self.fusion)
         power = [np.abs(np.fft.rfft(windows[row : row + ROWS] * hann)) ** 2 @ bank for row in range(0, len(windows), ROWS)]
-        return (10 * np.log10(np.maximum(np.concatenate(power), FLOOR))).astype(np.float32)  # type: ignore[no-any-return]
+        log_mel = 10 * np.log10(np.maximum(np.concatenate(power), FLOOR)) - SILENCE_DB
+        return log_mel.astype(np.float32)  # type: ignore[no-any-return]
 
     def _glimpses(self, mel_TM: np.ndarray) -> list[np.ndarray]:
         """The whole, shrunk, then the middle window of each third of the places where one can begin."""

@@ -68,9 +68,9 @@ _SMALL_AUDIO = {
 _SMALL_SOUND = {
     "kind": "clap",
     "rate_hz": 16_000,
-    "samples": 16_000,
+    "samples": 32_000,
     "window": 512,
-    "hop": 320,
+    "hop": 640,
     "mels": 32,
     "lowest_hz": 50,
     "highest_hz": 8_000,

@@ -147,7 +147,7 @@ def test_a_long_sound_is_its_middle_or_fused_from_glimpses_the_same_each_time(
     features = fused.preprocess("audio", (long, 48_000))
     monkeypatch.setattr(np.random, "choice", lambda places: places[len(places) // 2])  # transformers' lot, made ours
     theirs = hf.AutoFeatureExtractor.from_pretrained(folders("clap-fused"))(long, sampling_rate=48_000, return_tensors="np")
-    np.testing.assert_allclose(features["log_mel"], theirs["input_features"][0], atol=2e-3)  # dB
+    np.testing.assert_allclose(features["log_mel"] - 100, theirs["input_features"][0], atol=2e-3)  # dB
     assert features["longer"] == 1
     np.testing.assert_array_equal(fused.embed("audio", [(long, 48_000)]), fused.embed("audio", [(long, 48_000)]))
 
