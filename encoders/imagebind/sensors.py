@@ -153,7 +153,9 @@ class Motion:
         _one_of("normalise", self.normalise, NORMALISE)
         _one_of("acceleration_unit", self.acceleration_unit, (None, "infer", *imu.ACCELERATION_UNITS))
         _one_of("rotation_unit", self.rotation_unit, (None, *imu.ROTATION_UNITS))
-        _positive(tower_rate_hz=self.tower_rate_hz, rate_hz=self.rate_hz, max_gap_s=self.max_gap_s)
+        if not 1 <= self.tower_rate_hz <= imu.FASTEST_HZ:
+            raise SpaceError(f"tower_rate_hz is {self.tower_rate_hz}; give one from 1 to {imu.FASTEST_HZ:,.0f} Hz")
+        _positive(rate_hz=self.rate_hz, max_gap_s=self.max_gap_s)
 
     def decode(self, media: Media) -> imu.Trace:
         """Anything `decode_imu` takes, read by these settings; a Trace comes back as it is."""

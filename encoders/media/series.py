@@ -17,7 +17,7 @@ def resampled(samples_TC: np.ndarray, at: np.ndarray, step: float) -> np.ndarray
 
     Args:
         samples_TC: (T, C).
-        at: (N,) places in samples of `samples_TC`.
+        at: (N,) rising places in samples of `samples_TC`.
         step: samples of `samples_TC` from one place to the next; above 1 it is a coarser rate.
 
     Returns:
@@ -37,6 +37,8 @@ def even(samples_TC: np.ndarray, times_s: np.ndarray, rate_hz: float) -> np.ndar
 
 
 def _filtered(samples_TC: np.ndarray, at: np.ndarray, offsets: np.ndarray, cutoff: float) -> np.ndarray:
+    start = max(0, int(at[0]) + int(offsets[0]) - 1)
+    samples_TC, at = samples_TC[start : max(0, int(at[-1])) + int(offsets[-1]) + 2], at - start  # what the chunk needs
     nearest = np.rint(at).astype(np.int64)
     distance = cutoff * (at[:, None] - nearest[:, None] - offsets)
     window = np.cos(np.clip(distance / ZERO_CROSSINGS, -1, 1) * (np.pi / 2)) ** 2
