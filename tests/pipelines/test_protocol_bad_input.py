@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import lance
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -248,18 +249,17 @@ def test_a_folder_that_may_only_be_read_is_named_before_anything_starts(closed_f
 def test_a_bucket_that_may_only_be_read_is_named_before_anything_starts(
     s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import boto3
-
     bucket = s3.removeprefix("s3://")
     resources = [f"arn:aws:s3:::{bucket}/*"]
     denied = {"Effect": "Deny", "Principal": "*", "Action": ["s3:PutObject"], "Resource": resources}
-    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [denied]}))
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [denied]})
+    store = fsspec.filesystem("s3")
+    store.call_s3("put_bucket_policy", Bucket=bucket, Policy=policy)
     (tmp_path / "1.jpg").write_bytes(b"\xff\xd8\xff")
     try:
         assert embed.main([str(tmp_path), "--db", f"{s3}/db"]) == STOPPED
     finally:
-        client.delete_bucket_policy(Bucket=bucket)
+        store.call_s3("delete_bucket_policy", Bucket=bucket)
     assert "no permission to write to" in capsys.readouterr().err
 
 
