@@ -1,4 +1,4 @@
-"""What the encoders' tests share; by lying here it puts sample_media.py within reach of the folders below too."""
+"""What the encoders' tests share. In: the environment. Out: fixtures."""
 
 from __future__ import annotations
 
