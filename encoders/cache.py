@@ -51,8 +51,10 @@ def local_copy(uri: str) -> Path:
     version = [info.get(key) for key in ("size", "ETag", "etag", "LastModified", "mtime") if info.get(key) is not None]
     key = hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()[:32]
     path = cache_folder() / "copies" / f"{key}{PurePosixPath(name.partition('?')[0]).suffix}"
+    if path.exists():
+        return path
     with _locked(path):
-        if not path.exists():
+        if not path.exists():  # another process may have been at it
             if uri.startswith(("http://", "https://")):
                 download(uri, path)
             else:
@@ -64,6 +66,8 @@ def local_copy(uri: str) -> Path:
 
 def fetch(url: str, path: Path, size: int | None = None, sha256: str = "") -> Path:
     """`download`, by one process at a time; a file that is there already is taken as it is."""
+    if path.exists():
+        return path
     with _locked(path):
         return path if path.exists() else download(url, path, size, sha256)
 

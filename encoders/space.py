@@ -123,13 +123,18 @@ class Space:
         if "://" not in root:  # on object stores folders come by themselves, and a bucket is not ours to make
             filesystem.makedirs(folder, exist_ok=True)
         files: dict[str, str] = {}  # by modality
-        written: dict[str, str] = {}  # fingerprint of the weights alone -> file: encoders may share a tower
+        shapes: dict[str, dict[str, torch.Size]] = {}  # of the weights that are written, by modality
         for modality in self.modalities:
             state = self.encoders[modality].state()
-            files[modality] = written.setdefault(fingerprint(state, "", {}), f"{modality}.safetensors")
-            if files[modality] == f"{modality}.safetensors":
-                with _replaced(filesystem, f"{folder}/{files[modality]}") as opened:
-                    write_safetensors(state, opened, dtype)
+            shape = {name: tensor.shape for name, tensor in state.items()}
+            alike = [other for other in shapes if shapes[other] == shape]  # encoders may share a tower, as image and video do
+            twin = next((other for other in alike if _equal(self.encoders[other].state(), state)), None)
+            if twin is not None:
+                files[modality] = files[twin]
+                continue
+            files[modality], shapes[modality] = f"{modality}.safetensors", shape
+            with _replaced(filesystem, f"{folder}/{files[modality]}") as opened:
+                write_safetensors(state, opened, dtype)
         return self.publish(root, files)
 
     def publish(self, path: str | Path, files: Mapping[str, str]) -> Space:
@@ -163,6 +168,11 @@ class Space:
         document = json.dumps({**card, "encoders": entries}, indent=1, sort_keys=True)
         filesystem.pipe_file(f"{folder}/space.json", document.encode())  # last: without it there is no space
         return load_space(root)
+
+
+def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
+    """Whether tensors of the same names and shapes have the same values, in whatever type they are held."""
+    return all(torch.equal(ours[name].cpu().to(theirs[name].dtype), theirs[name].cpu()) for name in ours)
 
 
 @contextmanager
@@ -260,8 +270,11 @@ def _from_family(family: ModuleType, name: str, options: Mapping[str, Any]) -> S
 def _encoder(root: str, modality: str, entry: Mapping[str, Any]) -> Encoder:
     assets = {}
     for asset in entry.get("assets", ()):
-        with fsspec.open(f"{root}/assets/{modality}/{Path(asset).name}", "rb") as file:
-            assets[asset] = file.read()
+        try:
+            with fsspec.open(f"{root}/assets/{modality}/{Path(asset).name}", "rb") as file:
+                assets[asset] = file.read()
+        except FileNotFoundError as error:
+            raise SpaceError(f"{root}/assets/{modality} has no {asset!r}, as space.json says; save the space again") from error
     encoder = build_encoder(entry["architecture"], entry["settings"], assets)
     weights = Weights(f"{root}/{entry['weights']}")
     return encoder.with_weights(weights, entry["fingerprint"], entry["logit_scale"], entry["card"], entry.get("logit_bias"))

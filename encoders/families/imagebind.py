@@ -67,12 +67,14 @@ def load(
     chosen = _chosen(modalities)
     if profile not in ("bindery", "reference"):
         raise SpaceError(f"profile {profile!r} is neither 'bindery' nor 'reference'")
-    made = json.loads(sizes) if isinstance(sizes, str) else dict(sizes or {})
+    made = _mapping("sizes", sizes)
     file = _checkpoint(checkpoint, download in (True, "true"))
-    given = json.loads(settings) if isinstance(settings, str) else {m: dict(s) for m, s in (settings or {}).items()}
+    given = _mapping("settings", settings)
     _chosen(list(given))
     encoders = {modality: _encoder(modality, file, made, profile, given.get(modality, {})) for modality in chosen}
     image = _encoder("image", file, made, "bindery", {})  # the space is the same whatever is loaded of it, and however prepared
+    if "image" in encoders and encoders["image"].settings == image.settings:
+        image = encoders["image"]  # whose fingerprint is computed once
     options = {
         "checkpoint": file if checkpoint is not None else None,
         "modalities": chosen if len(chosen) < len(MODALITIES) else None,
@@ -98,6 +100,13 @@ def _encoder(modality: str, checkpoint: str, sizes: Mapping[str, Any], profile: 
     encoder = build_encoder(f"imagebind/{modality}", {**settings, **given})
     scale = SCALES.get(modality) or partial(_learned_scale, checkpoint)
     return encoder.with_weights(part_of(checkpoint, modality), None, scale, {"checkpoint": Path(checkpoint).name})
+
+
+def _mapping(option: str, value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    try:
+        return dict(json.loads(value) if isinstance(value, str) else value or {})
+    except (json.JSONDecodeError, TypeError) as error:
+        raise SpaceError(f"{option}={value!r} is no JSON object: {error}") from error
 
 
 def _learned_scale(checkpoint: str) -> float:

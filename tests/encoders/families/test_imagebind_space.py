@@ -125,8 +125,11 @@ def test_without_a_checkpoint_the_message_says_where_from_and_under_which_licenc
         load_space("imagebind-huge", checkpoint=tmp_path / "nothing.pth")
 
 
-@pytest.mark.parametrize(("option", "said"), [({"modalities": "smell"}, "modality 'smell'"), ({"profile": "x"}, "profile 'x'")])
-def test_unknown_modalities_and_profiles_are_named(checkpoint: Path, option: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [({"modalities": "smell"}, "modality 'smell'"), ({"profile": "x"}, "profile 'x'"), ({"sizes": "{"}, "no JSON object")],
+)
+def test_unknown_modalities_profiles_and_sizes_are_named(checkpoint: Path, option: dict[str, str], said: str) -> None:
     with pytest.raises(SpaceError, match=said):
         load_space("imagebind-huge", checkpoint=checkpoint, **option)
 

@@ -1,0 +1,86 @@
+"""A space on disk: what it shares, what it keeps of its origin, the small files beside its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoders import encoder as registry
+from encoders.encoder import Encoder, build_encoder, seeded_tower, small_settings
+from encoders.errors import SpaceError
+from encoders.space import Space, load_space, trained
+
+
+def toy_text(assets: Mapping[str, bytes] | None = None) -> Encoder:
+    """A text encoder whose words come as an asset."""
+    made = build_encoder("demo/text", {"vocabulary": (assets or {"words.txt": b"a red train"})["words.txt"].decode().split()})
+    return dataclasses.replace(made, architecture="toy/text", settings={}, assets=assets or {"words.txt": b"a red train"})
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    """That encoder with weights, registered for this test only."""
+    build_encoder("demo/text", small_settings("demo/text"))  # all others are registered before
+    monkeypatch.setitem(registry._factories, "toy/text", toy_text)
+    encoder = build_encoder("toy/text", {}, {"words.txt": b"snow in the train"})
+    return trained(encoder, seeded_tower(encoder, 0), 10.0, {}, torch.float32)
+
+
+def saved(toy: Encoder, root: str) -> Space:
+    """A space of it alone."""
+    return Space("toys", toy.dim, "f" * 32, "CC0-1.0", {"text": toy}).save(root)
+
+
+def test_assets_are_saved_beside_the_weights_and_handed_back_to_the_factory(toy: Encoder, tmp_path: Path) -> None:
+    space = saved(toy, str(tmp_path))
+    assert (tmp_path / "assets" / "text" / "words.txt").read_bytes() == b"snow in the train"
+    assert space.encoders["text"].assets == {"words.txt": b"snow in the train"}
+    wanted = Space("toys", toy.dim, "f" * 32, "", {"text": toy}).embed("text", ["the snow"])
+    np.testing.assert_array_equal(space.embed("text", ["the snow"]), wanted)
+
+
+def test_assets_are_kept_on_s3_too(toy: Encoder, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINDERY_CACHE", str(tmp_path))
+    assert saved(toy, f"{s3}/toys").encoders["text"].assets == {"words.txt": b"snow in the train"}
+
+
+def test_other_assets_are_another_encoder(toy: Encoder) -> None:
+    other = build_encoder("toy/text", {}, {"words.txt": b"the train in snow"})
+    other = trained(other, seeded_tower(other, 0), 10.0, {}, torch.float32)
+    assert other.settings == toy.settings
+    assert other.fingerprint != toy.fingerprint
+
+
+def test_an_asset_named_outside_the_space_is_not_read(toy: Encoder, tmp_path: Path) -> None:
+    saved(toy, str(tmp_path / "space"))
+    (tmp_path / "secret").write_bytes(b"secret")
+    card = json.loads((tmp_path / "space" / "space.json").read_text())
+    card["encoders"]["text"]["assets"] = ["../../../secret"]
+    (tmp_path / "space" / "space.json").write_text(json.dumps(card))
+    with pytest.raises(SpaceError, match=r"has no '../../../secret'"):
+        load_space(tmp_path / "space")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_encoders_of_equal_weights_share_a_file_and_others_do_not(tmp_path: Path, same: bool) -> None:
+    encoders = {}
+    for modality, seed in (("image", 1), ("video", 1 if same else 2)):
+        encoder = build_encoder(f"demo/{modality}")
+        encoders[modality] = trained(encoder, seeded_tower(encoder, seed), 10.0, {}, torch.float32)
+    space = Space("twins", 128, "f" * 32, "", encoders).save(tmp_path, torch.float16)
+    files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert files == (["image.safetensors"] if same else ["image.safetensors", "video.safetensors"])
+    assert space.encoders["video"].fingerprint == encoders["video"].fingerprint
+
+
+def test_a_part_of_a_space_keeps_its_name(tmp_path: Path) -> None:
+    demo = load_space("demo")
+    part = dataclasses.replace(demo, encoders={"text": demo.encoders["text"]}).save(tmp_path)
+    assert part.fingerprint == demo.fingerprint
+    assert part.encoders["text"].fingerprint == demo.encoders["text"].fingerprint
