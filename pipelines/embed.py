@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import ray
 
@@ -42,6 +41,7 @@ from pipelines.writer import Writer
 CPU_BATCH, GPU_BATCH = 32, 256
 COMPACT_FRAGMENTS = 8  # from this many small ones on, the end of a run compacts
 SMALL_FRAGMENT_ROWS = 100_000
+AUDIT_ROWS = 1 << 16  # at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,9 +315,7 @@ def audit(ledger: Ledger, expected_rows: int) -> Audit:
         expected_rows: those before the run and those written; what the ledger removed is taken off.
     """
     dataset: Any = ledger.dataset
-    rows = dataset.count_rows()
-    words = [np.column_stack(id_words(b["item_id"])) for b in dataset.to_batches(columns=["item_id"]) if b.num_rows]
-    ids = np.concatenate(words) if words else np.empty((0, 2), np.uint64)
-    ids = ids[np.lexsort((ids[:, 1], ids[:, 0]))]
-    unique = not bool((ids[1:] == ids[:-1]).all(axis=1).any())
-    return Audit(rows, unique, rows == expected_rows - ledger.rows_removed)
+    rows, seen = dataset.count_rows(), Seen()
+    batches = dataset.to_batches(columns=["item_id"], batch_size=AUDIT_ROWS)
+    twice = sum(int(seen.add(*id_words(batch["item_id"])).sum()) for batch in batches if batch.num_rows)
+    return Audit(rows, not twice, rows == expected_rows - ledger.rows_removed)
