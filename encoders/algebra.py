@@ -93,17 +93,35 @@ def label_vectors(space: Space, labels: Sequence[str], template: str) -> np.ndar
     return space.embed("text", [template.replace("{}", label) for label in labels])
 
 
-def probabilities(cosine_NL: np.ndarray, logit_scale: np.ndarray | float) -> np.ndarray:
-    """softmax(logit_scale * cosine) over the labels: float64 (N, L), rows sum to 1; 1/L where all cosines are equal."""
+def probabilities(
+    cosine_NL: np.ndarray, logit_scale: np.ndarray | float, logit_bias: np.ndarray | float | None = None
+) -> np.ndarray:
+    """What cosines with L labels say of each, in the way the encoder was trained.
+
+    Without a bias softmax(logit_scale * cosine) over the labels: rows sum to 1, and are 1/L where all cosines are equal.
+    With one (SigLIP) sigmoid(logit_scale * cosine + logit_bias): each label by itself, so that all may be near 0, or near 1.
+
+    Args:
+        cosine_NL: (N, L), in [-1, 1].
+        logit_scale: of the media's encoder; a number, or (N, 1).
+        logit_bias: of the media's encoder; a number, or (N, 1) with NaN in rows whose encoder has none; None where none has.
+
+    Returns:
+        float64 (N, L) in [0, 1].
+    """
     logits = np.asarray(cosine_NL, np.float64) * logit_scale
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+    shares = np.asarray(odds / odds.sum(axis=1, keepdims=True))
+    if logit_bias is None:
+        return shares
+    each = 0.5 * (1 + np.tanh((logits + logit_bias) / 2))  # the sigmoid, without overflow
+    return np.where(np.isnan(logit_bias), shares, each)
 
 
 def zero_shot(
     space: Space, modality: str, media: Sequence[Media], labels: Sequence[str], template: str = "a photo of a {}"
 ) -> list[dict[str, float]]:
-    """Classify media by words alone: softmax over the labels of cosine(medium, label) * the encoder's logit_scale.
+    """Classify media by words alone: `probabilities` of cosine(medium, label), by the encoder's logit_scale and logit_bias.
 
     Args:
         space: has an encoder for `modality` and one for "text".
@@ -113,7 +131,8 @@ def zero_shot(
         template: the sentence around a label.
 
     Returns:
-        One {label: probability} a medium, in the order of `labels`; probabilities sum to 1 and are 1/L at chance.
+        One {label: probability} a medium, in the order of `labels`; probabilities sum to 1 and are 1/L at chance. Of an encoder
+        with a logit_bias (SigLIP) each is by itself: how likely the label fits, whatever the others are.
 
     Raises:
         MediaError: a medium cannot be used.
@@ -122,7 +141,8 @@ def zero_shot(
     text_LD = label_vectors(space, labels, template)
     if not media:
         return []
-    odds_NL = probabilities(similarity(space.embed(modality, media), text_LD), space.encoder(modality).logit_scale)
+    encoder = space.encoder(modality)
+    odds_NL = probabilities(similarity(space.embed(modality, media), text_LD), encoder.logit_scale, encoder.logit_bias)
     return [dict(zip(labels, row, strict=True)) for row in odds_NL.tolist()]
 
 
@@ -183,6 +203,24 @@ def fuse(vectors: Sequence[np.ndarray], method: Method = "mean", weights: Sequen
     return units(fused)
 
 
+def arithmetic(plus: Sequence[np.ndarray], minus: Sequence[np.ndarray] = ()) -> np.ndarray:
+    """ "This and that, without the other": normalise(sum_i u(plus_i) - sum_j u(minus_j)), u the unit vector. Stays in the space.
+
+    Args:
+        plus: at least one array, (N, D) or (D,), all of one shape.
+        minus: any number of the same shape.
+
+    Returns:
+        float32, the shape of one of them; norm 1.
+
+    Raises:
+        ValueError: nothing to add, shapes that differ, or a sum that cancels to zero.
+    """
+    if len(plus) == 0:
+        raise ValueError("there is nothing to subtract from; give at least one vector in `plus`")
+    return fuse([*plus, *minus], weights=[1.0] * len(plus) + [-1.0] * len(minus))
+
+
 @dataclass(frozen=True)
 class PairScore:
     """How well a pair fits, and against what.
@@ -192,31 +230,45 @@ class PairScore:
         rank: 1 + how many of the others fit at least as well as the true partner; 1 is best, None without others.
         margin: the cosine minus that of the best other, in [-2, 2]; above 0 the pair wins; None without others.
         count: how many candidates the rank is among: the partner and the others.
+        probability: of the partner, in [0, 1], by `probabilities`: among the candidates, 1 / count at chance; or by itself
+            where a bias is given. None without a logit_scale.
     """
 
     cosine: float
     rank: int | None = None
     margin: float | None = None
     count: int = 1
+    probability: float | None = None
 
 
-def pair_score(a_D: np.ndarray, b_D: np.ndarray, others_ND: np.ndarray | None = None) -> PairScore:
-    """The fit of `a_D` and `b_D`: their cosine and, as a bare cosine means little across modalities, its rank and margin.
+def pair_score(
+    a_D: np.ndarray,
+    b_D: np.ndarray,
+    others_ND: np.ndarray | None = None,
+    logit_scale: float | None = None,
+    logit_bias: float | None = None,
+) -> PairScore:
+    """The fit of `a_D` and `b_D`: their cosine and, as a bare cosine means little across modalities, what it is worth: its rank
+    and margin among wrong partners, and the probability that the encoder's own scale gives it.
 
     Args:
         a_D: the query, (D,).
         b_D: its true partner, (D,).
         others_ND: wrong partners, (N, D), of the partner's modality.
+        logit_scale, logit_bias: of the query's encoder.
 
     Raises:
         ValueError: as for `similarity`, or `a_D` or `b_D` is not one vector.
     """
     if np.ndim(a_D) != 1 or np.ndim(b_D) != 1:
         raise ValueError(f"pair_score takes one pair of vectors (D,), not shapes {np.shape(a_D)} and {np.shape(b_D)}")
-    if others_ND is None or len(others_ND) == 0:
-        return PairScore(float(similarity(a_D, b_D)[0, 0]))
-    cosine, *others = similarity(a_D, np.vstack([b_D, others_ND]))[0].tolist()
-    return PairScore(cosine, 1 + sum(other >= cosine for other in others), cosine - max(others), 1 + len(others))
+    others = np.empty((0, len(b_D))) if others_ND is None or len(others_ND) == 0 else np.asarray(others_ND)
+    cosine_1N = similarity(a_D, np.vstack([b_D, others]))
+    odds = None if logit_scale is None else float(probabilities(cosine_1N, logit_scale, logit_bias)[0, 0])
+    cosine, *rest = cosine_1N[0].tolist()
+    if not rest:
+        return PairScore(cosine, probability=odds)
+    return PairScore(cosine, 1 + sum(other >= cosine for other in rest), cosine - max(rest), 1 + len(rest), odds)
 
 
 def _agreement(u_MND: np.ndarray) -> np.ndarray:

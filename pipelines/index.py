@@ -166,7 +166,8 @@ class Index:
 
         Returns:
             A row an item: item_id, uri, modality, label (the best), probability (softmax over the labels of the cosine times
-            the logit_scale of the item's encoder; 1/L at chance), similarity (the cosine with that label).
+            the logit_scale of the item's encoder, 1/L at chance; a sigmoid with its logit_bias where it has one), similarity (the cosine
+            with that label).
 
         Raises:
             ValueError: bad labels or template, an unknown modality, or a `where` that is no condition.
@@ -175,12 +176,14 @@ class Index:
         found = [pd.DataFrame({name: [] for name in ("item_id", "uri", "modality", "label", "probability", "similarity")})]
         for rows in self._scan(["item_id", "uri", "modality", VECTOR], where, modality):
             cosine_NL = similarity(_vectors(rows, self.space.dim), text_LD)
-            scale_N = np.array([self.space.encoder(name).logit_scale for name in rows["modality"].to_pylist()])
+            encoders = [self.space.encoder(name) for name in rows["modality"].to_pylist()]
+            scale_N = np.array([encoder.logit_scale for encoder in encoders])
+            bias_N = np.array([encoder.logit_bias for encoder in encoders], np.float64)  # NaN where there is none
             best_N = cosine_NL.argmax(axis=1)
             each_N = np.arange(len(best_N))
             frame = rows.drop_columns([VECTOR]).to_pandas()
             frame["label"] = np.asarray(labels, object)[best_N]
-            frame["probability"] = probabilities(cosine_NL, scale_N[:, None])[each_N, best_N]
+            frame["probability"] = probabilities(cosine_NL, scale_N[:, None], bias_N[:, None])[each_N, best_N]
             frame["similarity"] = cosine_NL[each_N, best_N]
             found.append(frame)
         return pd.concat(found[1:] or found, ignore_index=True)

@@ -11,10 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from encoders.algebra import best_match, fuse, pair_score, rank_texts, retrieve, similarity, zero_shot
+from encoders.algebra import (
+    arithmetic,
+    best_match,
+    fuse,
+    pair_score,
+    probabilities,
+    rank_texts,
+    retrieve,
+    similarity,
+    zero_shot,
+)
 from encoders.encoder import Encoder, Feature
 from encoders.media.types import Facts
-from encoders.space import Space
+from encoders.space import Space, load_space
 
 X, Y = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 WORDS = {"a photo of a east": (1.0, 0.0), "a photo of a north": (0.0, 1.0), "a photo of a west": (-1.0, 0.0)}
@@ -25,13 +35,15 @@ class PassOn(nn.Module):
         return point
 
 
-def compass(logit_scale: float) -> Space:
+def compass(logit_scale: float, logit_bias: float | None = None) -> Space:
     """A plane: a picture is a pair of numbers, a text one of WORDS."""
 
     def encoder(modality: str, preprocess: Callable[[Any], dict[str, np.ndarray]]) -> Encoder:
         features = {"point": Feature("float32", (2,))}
         kept = {"decode": lambda m: m, "describe": lambda d: Facts(), "build_tower": PassOn}
-        return Encoder("test", modality, 2, {}, features, preprocess=preprocess, logit_scale=logit_scale, **kept)
+        return Encoder(
+            "test", modality, 2, {}, features, preprocess=preprocess, logit_scale=logit_scale, logit_bias=logit_bias, **kept
+        )
 
     return Space(
         "compass",
@@ -93,6 +105,18 @@ def test_zero_shot_is_at_chance_where_no_label_fits_better() -> None:
     assert odds == pytest.approx({"east": 0.5, "north": 0.5})
 
 
+def test_zero_shot_with_a_bias_is_a_sigmoid_for_each_label_by_itself() -> None:
+    (odds,) = zero_shot(compass(math.log(3), logit_bias=-math.log(3)), "image", [(5.0, 0.0)], ["east", "north", "west"])
+    assert odds == pytest.approx({"east": 1 / 2, "north": 1 / 4, "west": 1 / 10})  # 1 / (1 + exp of ln 3 * (0, 1, 2))
+    (alone,) = zero_shot(compass(math.log(3), logit_bias=-math.log(3)), "image", [(5.0, 0.0)], ["north"])
+    assert alone == pytest.approx({"north": 1 / 4})
+
+
+def test_rows_of_encoders_without_a_bias_are_a_softmax_beside_others() -> None:
+    odds = probabilities(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0], [0.0]]), np.array([[np.nan], [-1000.0]]))
+    np.testing.assert_allclose(odds, [[0.5, 0.5], [0, 0]])
+
+
 @pytest.mark.parametrize("labels", ["east", [], ["east", "east"]])
 def test_labels_must_be_different_words(labels: list[str]) -> None:
     with pytest.raises(ValueError, match="labels must be"):
@@ -147,6 +171,36 @@ def test_pair_score_ranks_the_partner_among_others() -> None:
     assert (score.rank, score.count) == (2, 4)
     assert score.cosine == pytest.approx(0.5**0.5) and score.margin == pytest.approx(0.5**0.5 - 1)
     assert pair_score(X, Y).rank is None
+
+
+def test_pair_score_says_what_the_encoders_scale_makes_of_it() -> None:
+    scale = math.log(3)
+    assert pair_score(X, X, [Y, -X], logit_scale=scale).probability == pytest.approx(9 / 13)
+    assert pair_score(X, X, [Y, -X], logit_scale=scale, logit_bias=-scale).probability == pytest.approx(1 / 2)
+    assert pair_score(X, X, logit_scale=scale).probability == pytest.approx(1)
+    assert pair_score(X, X, [Y]).probability is None
+
+
+def test_arithmetic_adds_and_subtracts_unit_vectors() -> None:
+    np.testing.assert_allclose(arithmetic([9 * X, Y], [3 * Y]), X, atol=1e-7)
+    np.testing.assert_allclose(arithmetic([X], [Y]), (X - Y) / 2**0.5, rtol=1e-6)
+    with pytest.raises(ValueError, match="cancel"):
+        arithmetic([X], [X])
+    with pytest.raises(ValueError, match="nothing to subtract"):
+        arithmetic([], [X])
+
+
+def test_in_the_demo_space_a_word_finds_its_picture_and_a_pair_ranks_first() -> None:
+    space = load_space("demo")
+    words = ["a red train", "a dog", "a bell", "the sea"]
+    vectors = space.embed("text", words)
+    scores = [pair_score(vector, vector, np.delete(vectors, i, axis=0), 10.0) for i, vector in enumerate(vectors)]
+    assert [(score.rank, score.count) for score in scores] == [(1, 4)] * 4
+    assert all(score.margin is not None and score.margin > 0 for score in scores)
+    (odds,) = zero_shot(space, "text", ["a dog"], ["dog", "bell"], template="a {}")
+    assert odds["dog"] > odds["bell"] and sum(odds.values()) == pytest.approx(1)
+    best, _ = best_match(arithmetic([vectors[0], vectors[1]], [vectors[1]])[None], vectors)
+    assert best.tolist() == [0]
 
 
 def test_a_tie_counts_against_the_pair() -> None:
