@@ -98,6 +98,8 @@ def save(name: str, folder: Path) -> None:
                 "proj" in key or key in ("token_embedding.weight", "text.token_embedding.weight")
             ):
                 value.copy_(torch.randn_like(value) * 0.3)
+            elif name == "resnet" and "attnpool.positional" in key:  # else it outweighs the picture
+                value.mul_(0.01)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
 
 
