@@ -22,7 +22,7 @@ class OptimizeConfig(UpkeepSettings):
         table: its table; `<table>__rejects` and the others beside it are kept up with it.
         keep_versions_for: old versions stay so long after they were replaced, for readers at work; tagged ones stay anyway.
         keep_orphans_for: files that no version refers to stay so long after they were written.
-        memory: bound of the process's resident memory, in MiB.
+        memory: bound of the memory that compaction takes, in MiB, beside the program itself.
         wait: how many seconds to wait for another writer to finish.
         dry_run: only say what would go.
     """

@@ -1,7 +1,7 @@
 """Larger fragments from small ones, within a bound of memory. In: a Lance table. Out: the same rows in fewer files.
 
 Each task is one commit, so a kill costs one task. A compaction by a writer that was paused past its lease is refused, as
-whoever takes over touches every fragment (docs/decisions/0002-fenced-commits.md).
+whoever takes over touches every fragment (docs/decisions/0009-taking-over-touches-every-fragment.md).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 
 from lance.optimize import Compaction, CompactionOptions
 
-from pipelines.ledger import ATTEMPTS
 from pipelines.table import open_table
 
+ATTEMPTS = 5
 FRAGMENT_BYTES = 2 * 1024**3  # of a compacted fragment: what one task rewrites, and what a kill costs
 FRAGMENT_ROWS = 1024**2
-LEAST_MEMORY_MB = 768  # Python, Lance and the pages of a fragment being written
+MEMORY_MB = 1024
+LEAST_MEMORY_MB = 512  # the pages of a fragment being written, beside the program and its libraries
 
 
 @dataclass

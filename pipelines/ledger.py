@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.fragment import FragmentMetadata
 
+from pipelines.compaction import MEMORY_MB, Tidied, compact
 from pipelines.lease import Lease, LeaseLostError
 from pipelines.storage import lance_options
 from pipelines.table import create_table, open_table, table_id
@@ -128,8 +129,8 @@ class Ledger:
         dataset = self._newest()
         if sum(f.metadata.num_rows < small_rows for f in dataset.get_fragments()) >= least:
             self._lease.check()
-            dataset.optimize.compact_files()
-            self.dataset = self._newest()
+            compact(self.uri, MEMORY_MB, self._lease.check, Tidied())
+            self.refresh()
 
     def _fence_off(self, base: Any) -> None:
         """Commit nothing, so that a commit the dead or paused holder still has in hand conflicts with it.

@@ -2,7 +2,7 @@
 
 Each step is one commit or one removal of what nothing refers to, so a kill between any two leaves the table whole; the next run
 goes on. A compaction by a writer that was paused past its lease is refused, as whoever takes over touches every fragment
-(docs/decisions/0002-fenced-commits.md).
+(docs/decisions/0009-taking-over-touches-every-fragment.md).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from lance.optimize import Compaction
 
-from pipelines.compaction import LEAST_MEMORY_MB, Tidied, compact, compaction_options
+from pipelines.compaction import LEAST_MEMORY_MB, MEMORY_MB, Tidied, compact, compaction_options
 from pipelines.identity import canonical_uri
 from pipelines.lease import Lease, held
 from pipelines.ledger import Ledger
@@ -37,12 +37,12 @@ class Keep:
     Attributes:
         versions: a version stays for so long after a newer one has replaced it; tagged ones stay anyway.
         orphans: files that no version refers to stay for so long after they were written: their writer may be at work.
-        memory_mb: bound of the process's resident memory.
+        memory_mb: bound of what compaction takes, beside the program itself with its libraries.
     """
 
     versions: timedelta = timedelta(days=7)
     orphans: timedelta = timedelta(days=1)
-    memory_mb: int = 1024
+    memory_mb: int = MEMORY_MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class UpkeepSettings:
     table: str = "media"
     keep_versions_for: str = "7d"
     keep_orphans_for: str = "1d"
-    memory: int = 1024
+    memory: int = MEMORY_MB
     wait: float = 600.0
     dry_run: bool = False
 
