@@ -204,7 +204,7 @@ def fuse(vectors: Sequence[np.ndarray], method: Method = "mean", weights: Sequen
 
 
 def arithmetic(plus: Sequence[np.ndarray], minus: Sequence[np.ndarray] = ()) -> np.ndarray:
-    """ "This and that, without the other": normalise(sum_i u(plus_i) - sum_j u(minus_j)), u the unit vector. Stays in the space.
+    """This and that without the other: normalise(sum_i u(plus_i) - sum_j u(minus_j)), u the unit vector. Stays in the space.
 
     Args:
         plus: at least one array, (N, D) or (D,), all of one shape.

@@ -166,8 +166,8 @@ class Index:
 
         Returns:
             A row an item: item_id, uri, modality, label (the best), probability (softmax over the labels of the cosine times
-            the logit_scale of the item's encoder, 1/L at chance; a sigmoid with its logit_bias where it has one), similarity (the cosine
-            with that label).
+            the logit_scale of the item's encoder, 1/L at chance; a sigmoid with its logit_bias where it has one), similarity
+            (the cosine with that label).
 
         Raises:
             ValueError: bad labels or template, an unknown modality, or a `where` that is no condition.
