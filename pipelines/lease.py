@@ -77,7 +77,11 @@ def _start_time(pid: int) -> str:
 
 
 def put_if_absent(fs: Any, path: str, data: bytes) -> bool:
-    """Write an object unless there is one of that name; True if it was written."""
+    """Write an object unless there is one of that name; True if it was written, or holds these very bytes already.
+
+    The latter is what a lost answer leaves: the store's client tries again and is refused by its own first try. So different
+    writers must not write the same bytes.
+    """
     try:
         with fs.open(path, "xb") as file:
             file.write(data)
@@ -86,7 +90,7 @@ def put_if_absent(fs: Any, path: str, data: bytes) -> bool:
     except OSError as error:  # s3fs has no word of its own for HTTP 412, nor for 409 (two conditional puts at once)
         answer = getattr(error.__cause__, "response", {}).get("Error", {})
         if answer.get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
-            return False
+            return bool(fs.cat_file(path) == data)
         raise
     return True
 
