@@ -5,10 +5,12 @@ The table in docs/imagebind.md is this one.
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -162,3 +164,20 @@ def test_the_outcome_is_the_one_that_is_stated(case: str, encoder: str) -> None:
     for array in preprocess(encoder, modality)(medium).values():
         assert np.isfinite(array).all()
     assert time.monotonic() - began < 60
+
+
+def documented_row(case: str) -> str:
+    """How docs/imagebind.md states the outcomes of a case."""
+    outcome = CASES[case][2]
+    outcomes = [outcome.get(encoder) if isinstance(outcome, dict) else outcome for encoder in ENCODERS]
+    stated = [error.__name__ if error else "vector" for error in outcomes]
+    label = re.sub(r"^audio: [\d,]+ Hz$", "audio: 8 kHz to 192 kHz", case) if "audio: 0" not in case else case
+    label = re.sub(r"^audio: \d channels$", "audio: 1 to 8 channels", label)
+    modality, _, medium = label.partition(": ")
+    return f"| {modality} | {medium.replace('|', chr(92) + '|')} | {' | '.join(stated)} |"
+
+
+def test_the_page_states_these_outcomes_and_no_others() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "imagebind.md").read_text()
+    stated = re.findall(r"^\| (?:image|video|audio|text) \| .* \|$", page.partition("\n## Bad and odd media")[2], re.MULTILINE)
+    assert stated == list(dict.fromkeys(documented_row(case) for case in CASES))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from sample_media import sound_file, tone
 
 from encoders.errors import DecodeError
 from encoders.imagebind import log_mel
+from encoders.imagebind.clips import Profile
 from encoders.imagebind.log_mel import LogMel, clip_samples
 from encoders.imagebind.preprocess import reference_input
 
@@ -139,3 +142,22 @@ def test_padding_is_zero_before_scaling_and_digital_silence_is_the_floor() -> No
     made = reference_input("audio", (np.zeros(32_000, np.float32), 16_000)).numpy()
     assert made[..., 198:] == pytest.approx(0.46706, abs=1e-4)
     assert made[..., :198] == pytest.approx(-1.27756, abs=1e-4)
+
+
+@pytest.mark.parametrize("profile", ["reference", "bindery"])
+def test_of_two_hours_of_sound_only_the_clips_are_read(profile: Profile, tmp_path: Path) -> None:
+    path, rate_hz = tmp_path / "long.wav", 48_000
+    header = sound_file("WAV", np.zeros(1, np.float32), rate_hz, subtype="PCM_16")[:-2]
+    size = 7_200 * rate_hz * 2
+    path.write_bytes(header[:4] + (len(header) - 8 + size).to_bytes(4, "little") + header[8:-4] + size.to_bytes(4, "little"))
+    with path.open("r+b") as file:
+        file.truncate(len(header) + size)  # silence, and none of it on disk
+        file.seek(len(header) + 3_599 * rate_hz * 2)
+        file.write((noisy(rate_hz, 1, 2.0)[0] * 32_767).astype("<i2").tobytes())  # just where the second clip lies
+    tracemalloc.start()
+    made = LogMel(profile)(path)["log_mel"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+    np.testing.assert_allclose(made[1], LogMel(profile)((noisy(rate_hz, 1, 2.0), rate_hz))["log_mel"][1], atol=0.5)
+    assert made[0, ..., :198].max() == made[2, ..., :198].max() == pytest.approx(math.log(1.1920929e-07), abs=1e-3)

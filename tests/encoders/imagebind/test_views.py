@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from sample_media import picture, picture_file, video_file
 from encoders.errors import TooLargeError
 from encoders.imagebind.preprocess import ImagePixels, VideoViews, reference_input
 from encoders.imagebind.views import centre, clip_frames, long_side
+from encoders.media import video
 from encoders.media.image import decode_image
 
 SIZES = [(224, 224), (299, 224), (224, 299), (500, 375), (97, 640), (1, 1), (1, 40), (37, 1), (223, 225), (1000, 1001)]
@@ -161,3 +166,31 @@ def test_bindery_frames_are_smoothed_and_close_to_the_exact_ones_where_nothing_i
 
 def test_sizes_that_fit_stay() -> None:
     assert [long_side(*pair) for pair in ((848, 640), (4, 3), (1, 1), (1920, 1080), (640, 1))] == [296, 298, 224, 398, 143_360]
+
+
+def test_of_two_hours_of_video_little_is_decoded_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.mp4"
+    random = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    path.write_bytes(video_file(frames=np.repeat(random, 120, 0), rate_hz=1))
+    decoded, taken, timed = 0, 0, video._timed_frames
+
+    class Counting(io.FileIO):
+        def read(self, size: int = -1, /) -> bytes:
+            nonlocal taken
+            data = super().read(size) or b""
+            taken += len(data)
+            return data
+
+    def counted(*args: Any) -> Iterator[tuple[float, Any]]:
+        nonlocal decoded
+        for frame in timed(*args):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(video, "_timed_frames", counted)
+    with Counting(path) as file:
+        sane = VideoViews()(file)["frames"]
+    assert decoded < 60
+    assert taken < path.stat().st_size / 2
+    exact = VideoViews("reference")(path)["frames"]
+    assert np.abs(sane - 255 * exact).mean() < 10
