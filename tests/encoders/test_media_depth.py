@@ -78,6 +78,7 @@ def test_a_damaged_exr_is_a_decode_error_wherever_it_is_cut_and_a_huge_one_is_re
     at = data.index(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
     for window, error in (
         ((0, 0, 99_999, 99_999), TooLargeError),
+        ((0, 0, 14_999, 14_999), TooLargeError),
         ((0, 0, 11_999, 11_999), DecodeError),
         ((0, 0, -5, -5), DecodeError),
     ):
