@@ -205,9 +205,11 @@ class _SoundFileReader:
         """The open file; raises LibsndfileError."""
         if isinstance(self.media, URI):
             return soundfile.SoundFile(fsspec.open(self.media.uri, "rb").open())
-        if isinstance(self.media, Path) or hasattr(self.media, "read"):
-            return soundfile.SoundFile(self.media)
-        return soundfile.SoundFile(io.BytesIO(self.media))
+        if isinstance(self.media, bytes | bytearray | memoryview):
+            return soundfile.SoundFile(io.BytesIO(self.media))
+        if not isinstance(self.media, Path):
+            self.media.seek(0)
+        return soundfile.SoundFile(self.media)
 
     def __call__(self, first: int, end: int) -> np.ndarray:
         ahead = min(first, round(SEEK_MARGIN_S * self.file.samplerate))
