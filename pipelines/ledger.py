@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import lance
@@ -23,6 +24,7 @@ from pipelines.table import create_table, open_table, table_id
 
 ATTEMPTS = 5
 IDS_PER_FILTER = 1000
+DELETIONS = 16  # at once: each is a small object to be written
 
 
 class Ledger:
@@ -167,9 +169,17 @@ def _operation(
     updated: dict[int, FragmentMetadata] = {}
     removed: list[int] = []
     removed_rows = 0
-    for fragment_id, dead in _rows_of(base, sorted(set(replaced))).items():
-        removed_rows += len(dead)
-        rest = base.get_fragment(fragment_id).delete(f"_rowaddr IN ({', '.join(map(str, dead))})")
+    rows = _rows_of(base, sorted(set(replaced)))
+
+    def without_dead(fragment_id: int) -> FragmentMetadata | None:
+        dead = ", ".join(map(str, rows[fragment_id]))
+        rest: FragmentMetadata | None = base.get_fragment(fragment_id).delete(f"_rowaddr IN ({dead})")
+        return rest
+
+    with ThreadPoolExecutor(DELETIONS) as pool:
+        rests = list(pool.map(without_dead, rows))
+    for fragment_id, rest in zip(rows, rests, strict=True):
+        removed_rows += len(rows[fragment_id])
         if rest is None:
             removed.append(fragment_id)
         else:
