@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from encoders.weights import Weights
 
 SIZES = small_settings("imagebind/image")["sizes"]
 LEARNED = math.log(30.0)
+DATA = Path(__file__).parents[2] / "data" / "imagebind"
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +168,35 @@ def test_settings_of_encoders_reach_them_and_are_spelled_in_the_uri(checkpoint: 
     for wrong in ({"depth": {"focal": 1.0}}, {"smell": {}}, {"depth": {"baseline_m": 0.0}}):
         with pytest.raises(SpaceError):
             load_space("imagebind-huge", checkpoint=checkpoint, modalities="depth", sizes=SIZES, settings=wrong)
+
+
+FULL_SIZE = """
+import sys
+from encoders import load_space
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) // 1024 for line in status if line.startswith("RssAnon"))
+
+space = load_space("imagebind-huge", checkpoint=sys.argv[1], modalities=["imu", "text"])
+space.encoders["imu"].tower
+before = anonymous()
+tower = space.encoders["text"].tower
+assert sum(parameter.numel() for parameter in tower.parameters()) == 354_032_641
+print(anonymous() - before)
+"""
+
+
+def test_two_towers_of_the_published_size_are_built_from_the_whole_checkpoint_without_reading_it(tmp_path: Path) -> None:
+    header, end = {}, 0
+    for entry in json.loads((DATA / "state_dict.json").read_text())["entries"]:
+        start, end = end, end + 4 * math.prod(entry["shape"])
+        header[entry["name"]] = {"dtype": "F32", "shape": entry["shape"], "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with (tmp_path / "huge.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)  # 4.8 GB that take no room
+    argv = [sys.executable, "-c", FULL_SIZE, str(tmp_path / "huge.safetensors")]
+    found = subprocess.run(argv, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) < 50  # MB, of 1,416
