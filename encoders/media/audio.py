@@ -5,17 +5,14 @@ Samples are decoded when asked for, so that two seconds of a long recording cost
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, cached_property, partial
-from pathlib import Path
+from functools import cache, partial
 
 import av
 import av.audio
 import av.container
-import fsspec
 import numpy as np
 import soundfile
 import torch
@@ -25,7 +22,8 @@ from encoders.errors import DecodeError, TooLargeError
 from encoders.media.containers import open_container
 from encoders.media.previews import PLOT_SIZE, wave_preview
 from encoders.media.sniff import HEAD_BYTES, sniff
-from encoders.media.types import URI, Facts, Media, read_head
+from encoders.media.sound_files import SEEK_MARGIN_S, SOUNDFILE_MAGIC, SoundFileReader
+from encoders.media.types import Facts, Media, read_head
 
 MAX_DURATION_S = 24 * 3600.0
 MAX_CHANNELS = 64
@@ -34,22 +32,6 @@ RATE_GRID_HZ = 25  # resampling treats a rate as the nearest multiple: an odd on
 WHOLE_PREVIEW_S = 30.0  # a longer sound is drawn from glimpses
 GLIMPSES = 32
 GLIMPSE_S = 0.02
-SEEK_MARGIN_S = 0.5  # decoding starts this much ahead, so that codecs have settled
-
-# How the files that libsndfile reads begin; everything else is FFmpeg's.
-_SOUNDFILE_MAGIC = (
-    b"RIFF",
-    b"RF64",
-    b"fLaC",
-    b"OggS",
-    b"ID3",
-    b"\xff\xfb",
-    b"\xff\xf3",
-    b"\xff\xf2",
-    b"FORM",
-    b".snd",
-    b"caff",
-)
 
 Read = Callable[[int, int], np.ndarray]  # (first, end) in samples -> float32 (C, S), S less than asked for at the end
 
@@ -124,7 +106,7 @@ def decode_audio(media: Media) -> Sound:
         raise DecodeError("a waveform needs its rate: pass (waveform, sample_rate_hz)")
     head = read_head(media, HEAD_BYTES)
     mime = sniff(head, "").mime
-    if head.startswith(_SOUNDFILE_MAGIC) and head[8:12] != b"AVI ":
+    if head.startswith(SOUNDFILE_MAGIC) and head[8:12] != b"AVI ":
         with suppress(soundfile.LibsndfileError):  # a WAV of a rare codec, an OGG of video: FFmpeg may know it
             return _from_soundfile(media, mime)
     return _from_container(media, mime)
@@ -190,37 +172,8 @@ def _shifted(read: Read, by: int, first: int, end: int) -> np.ndarray:
 
 
 def _from_soundfile(media: Media, mime: str | None) -> Sound:
-    reader = _SoundFileReader(media)
+    reader = SoundFileReader(media)
     return Sound(reader, reader.file.samplerate, reader.file.frames, mime)
-
-
-class _SoundFileReader:
-    """Reads parts of a file that stays open, as finding a place in an MP3 anew means counting its frames; pickles closed."""
-
-    def __init__(self, media: Media) -> None:
-        self.media = media
-
-    @cached_property
-    def file(self) -> soundfile.SoundFile:
-        """The open file; raises LibsndfileError."""
-        if isinstance(self.media, URI):
-            return soundfile.SoundFile(fsspec.open(self.media.uri, "rb").open())
-        if isinstance(self.media, bytes | bytearray | memoryview):
-            return soundfile.SoundFile(io.BytesIO(self.media))
-        if not isinstance(self.media, Path):
-            self.media.seek(0)
-        return soundfile.SoundFile(self.media)
-
-    def __call__(self, first: int, end: int) -> np.ndarray:
-        ahead = min(first, round(SEEK_MARGIN_S * self.file.samplerate))
-        try:
-            self.file.seek(first - ahead)
-            return self.file.read(end - first + ahead, dtype="float32", always_2d=True)[ahead:].T  # type: ignore[no-any-return]
-        except soundfile.LibsndfileError as error:
-            raise DecodeError(f"the sound is damaged: {error}; write the file again") from error
-
-    def __getstate__(self) -> dict[str, Media]:
-        return {"media": self.media}
 
 
 def _from_container(media: Media, mime: str | None) -> Sound:

@@ -205,3 +205,26 @@ def test_a_part_of_two_hours_of_pcm_reads_little_more_than_itself(opened: bool, 
     assert wave_CS.shape == (2, 2 * rate_hz)
     assert wave_CS.min() == wave_CS.max() == 0.5
     assert peak < 10 * wave_CS.nbytes
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_store_that_fails_while_a_sound_is_read_is_no_damaged_sound(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    path.write_bytes(sound_file("WAV", tone(60.0), 16_000))
+
+    class Failing(io.FileIO):
+        away = False
+
+        def read(self, size: int = -1, /) -> bytes:
+            if self.away:
+                raise ConnectionResetError("the store is away")
+            return super().read(size) or b""
+
+    with Failing(path) as file:
+        sound = decode_audio(file)
+        assert sound.samples(0, 16_000).shape == (1, 16_000)
+        file.away = True
+        with pytest.raises(OSError, match="on the way"):
+            sound.samples(800_000, 816_000)
+        file.away = False
+        np.testing.assert_array_equal(sound.samples(800_000, 816_000), decode_audio(path).samples(800_000, 816_000))
