@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hf_models import save_model
 from safetensors.torch import load_file
 
 from encoders import load_space
@@ -43,6 +45,16 @@ def test_an_official_checkpoint_becomes_a_space_directory(tmp_path: Path, capsys
     assert {v.dtype for v in load_file(out / "text.safetensors").values()} == {torch.bfloat16}
     assert report["weights_bytes"] == {name: (out / name).stat().st_size for name in files}
     assert float((space.embed("text", ["a dog"]) * vector).sum()) > 0.999
+
+
+def test_a_model_directory_of_another_family_becomes_a_space_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_model("clip", tmp_path / "model")
+    vector = load_space(f"hf:{model}").embed("text", ["a dog"])
+    converted(capsys, f"hf:{model}", "--out", str(tmp_path / "out"))
+    shutil.rmtree(model)
+    np.testing.assert_array_equal(load_space(tmp_path / "out").embed("text", ["a dog"]), vector)
 
 
 def test_only_the_modalities_asked_for_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
