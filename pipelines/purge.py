@@ -103,25 +103,32 @@ def _deletions_only(dataset: Any, memory_mb: int) -> CompactionOptions:
 
 
 def _rebuild_indices(uri: str, check: Callable[[], None], done: Purged) -> None:
-    """Train every index on the rows that are left: one that is brought up to date keeps what it holds of deleted ones."""
+    """Train every index on the rows that are left, or drop it: one that is brought up to date keeps what it holds of others."""
     dataset: Any = open_table(uri)
     for index in dataset.describe_indices():
+        if index.name.startswith("__"):
+            continue
         check()
-        name, kind = index.name, index.index_type.upper()
-        if name.startswith("__"):
-            continue
-        if kind.startswith("IVF"):
-            dataset.optimize.optimize_indices(index_names=[name], retrain=True)
-        elif kind in _REBUILT_SCALARS:
-            statistics = dataset.stats.index_stats(name)["indices"][0]
-            settings = {k: v for k, v in statistics.get("params", {}).items() if k != "lance_tokenizer"}
-            dataset.create_scalar_index(index.field_names[0], kind.replace("LABELLIST", "LABEL_LIST"), name, **settings)
-        else:
-            dataset.drop_index(name)
-            done.indices_dropped.append(name)
-            continue
-        done.indices_rebuilt.append(name)
-        dataset = open_table(uri)
+        _rebuild(open_table(uri), index)
+        if _segments(index).isdisjoint(*(_segments(i) for i in open_table(uri).describe_indices() if i.name == index.name)):  # type: ignore[union-attr]
+            done.indices_rebuilt.append(index.name)
+        else:  # of a kind that Lance keeps as it is, or of a table that is empty now
+            open_table(uri).drop_index(index.name)  # type: ignore[union-attr]
+            done.indices_dropped.append(index.name)
+
+
+def _rebuild(dataset: Any, index: Any) -> None:
+    kind = index.index_type.upper()
+    if kind.startswith("IVF"):
+        dataset.optimize.optimize_indices(index_names=[index.name], retrain=True)
+    elif kind in _REBUILT_SCALARS:
+        statistics = dataset.stats.index_stats(index.name)["indices"][0]
+        settings = {k: v for k, v in statistics.get("params", {}).items() if k != "lance_tokenizer"}
+        dataset.create_scalar_index(index.field_names[0], kind.replace("LABELLIST", "LABEL_LIST"), index.name, **settings)
+
+
+def _segments(index: Any) -> set[str]:
+    return {str(segment.uuid) for segment in index.segments}
 
 
 def prove(uri: str, source_ids: pa.Array, strings: Collection[bytes], proof: Proof) -> None:
@@ -145,6 +152,8 @@ def prove(uri: str, source_ids: pa.Array, strings: Collection[bytes], proof: Pro
             proof.rows += (found := _rows_in(f"{uri}/{path}", source_ids))[0]
             if found[1]:
                 proof.failures.append(f"{name}/{path} holds {found[1]} rows of purged sources")
+    if uri.startswith("s3://") and filesystem(uri)[0].is_bucket_versioned(uri.split("/")[2]):
+        proof.failures.append(f"the bucket of {uri} keeps old versions of its objects: expire them by a lifecycle rule")
     search = ByteSearch(strings)
     fs, root = filesystem(uri)
     for path in files:

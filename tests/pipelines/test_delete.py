@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipelines.byte_search import ByteSearch
 from pipelines.delete import DeleteReport, DeleteSettings, delete
 from pipelines.identity import item_id, source_id
 from pipelines.lease import Lease
+from pipelines.purge import Proof, prove
 from pipelines.rejects import Rejected, Rejects
 from pipelines.storage import filesystem, lance_options
 from pipelines.table import ITEM_COLUMNS, VECTOR, create_table, open_table, table_uri
@@ -269,3 +270,33 @@ def test_tombstones_say_when(tmp_path: Path) -> None:
     _fill(str(tmp_path), [_row("/c/a")])
     _delete(str(tmp_path), uri=["/c/a"])
     assert abs((datetime.now(UTC) - _deleted(str(tmp_path))["deleted_at"][0].as_py()).total_seconds()) < 60
+
+
+@pytest.mark.parametrize("purge", [False, True], ids=["deleted", "purged"])
+def test_a_whole_corpus_of_thousands_goes_at_once(tmp_path: Path, purge: bool) -> None:
+    rows = [_row(f"/c/{n}.jpg") for n in range(1500)]
+    uri = _fill(str(tmp_path), rows[:700], rows[700:])
+    dataset: Any = open_table(uri)
+    dataset.create_scalar_index("source_id", "BTREE")
+    dataset.create_scalar_index("text", "INVERTED")
+    dataset.create_index(VECTOR, "IVF_FLAT", num_partitions=2, metric="cosine")
+    report = _delete(str(tmp_path), corpus="/c", purge=purge)
+    assert (report.sources, report.items, report.failures) == (1500, 1500, [])
+    assert _uris(uri) == []
+    assert bool(_files_with(str(tmp_path), rows[3][VECTOR].tobytes())) is not purge
+    _fill(str(tmp_path), [_row("/d/new.jpg")])
+    assert _uris(uri) == ["/d/new.jpg"]
+
+
+def test_a_bucket_that_keeps_old_objects_is_no_proof(s3: str) -> None:
+    store, bucket = filesystem(s3)
+    uri, proof = _fill(s3, [_row("/c/kept.jpg")]), Proof()
+    lance.dataset(uri, storage_options=lance_options(uri)).cleanup_old_versions(timedelta(0))
+    prove(uri, pa.array([], pa.string()), set(), proof)
+    assert proof.failures == []
+    store.call_s3("put_bucket_versioning", Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    prove(uri, pa.array([], pa.string()), set(), proof)
+    assert ["keeps old versions" in failure for failure in proof.failures] == [True]
+    store.call_s3("put_bucket_versioning", Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    for one in store.call_s3("list_object_versions", Bucket=bucket)["Versions"]:  # else the bucket cannot be removed
+        store.call_s3("delete_object", Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
