@@ -36,6 +36,7 @@ RELABEL_AT_ONCE = 10_000  # sources whose rows the driver holds while it relabel
 SAVE_S = 20.0  # what a scheduler's grace period leaves for a clean stop
 CPUS_PER_STAGER = 16
 STAGING_TASKS = 4  # at most at once: back-pressure on the blocks waiting to be written
+_SOURCE_COLUMNS = ("source_id", "modality", "size_bytes", "_was_rejected", "_last", "_part")
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,17 @@ def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
     """
     rows = pa.concat_tables(blocks)
     bad = rows.filter(pc.is_valid(rows["_reject_stage"]))
-    good = rows.filter(pc.is_null(rows["_reject_stage"]))
-    good = good.filter(pc.invert(pc.is_in(good["source_id"], bad["source_id"].combine_chunks()))) if bad.num_rows else good
-    sources = good.filter(good["_last"])  # one row each, but for those of several parts
-    sources = sources.filter(pc.equal(sources["_part"], 0))
+    good = rows.filter(pc.invert(pc.is_in(rows["source_id"], bad["source_id"].combine_chunks()))) if bad.num_rows else rows
+    sources = good.select(_SOURCE_COLUMNS)  # not the vectors, which need not be copied for this
+    sources = sources.filter(pc.and_(sources["_last"], pc.equal(sources["_part"], 0)))  # one row each, were it of several parts
     rejected = {row["source_id"]: _rejected(row) for row in bad.to_pylist()}
     unread = pa.array([i for i, reject in rejected.items() if reject.stage == "read"], pa.string())  # their old rows stay
-    replaced = rows.filter(pc.and_(rows["_replaces"], pc.invert(pc.is_in(rows["source_id"], unread))))
+    replaced = rows["source_id"].filter(pc.and_(rows["_replaces"], pc.invert(pc.is_in(rows["source_id"], unread))))
     return Staged(
         fragments=[json.dumps(f.to_json()) for f in write_items(uri, schema, _with_counts(good))],
         embedded=Counter(sources["modality"].to_pylist()),
         bytes_embedded=pc.sum(sources["size_bytes"]).as_py() or 0,
-        replaced=pc.unique(replaced["source_id"]).to_pylist(),
+        replaced=pc.unique(replaced).to_pylist(),
         cleared=sources.filter(sources["_was_rejected"])["source_id"].to_pylist(),
         rejected=list(rejected.values()),
     )
