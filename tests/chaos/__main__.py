@@ -16,12 +16,13 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import light
 from draw import chains
 from gateway import Gateway
 from places import places
 from points import Outcome, suffer
 from table import markdown
-from world import World
+from world import SEGMENTS, World
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -33,15 +34,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no further chain after so long")
     parser.add_argument("--no-s3", action="store_true")
+    parser.add_argument("--light", action="store_true", help="without Ray and towers (light.py): seconds a point")
     parser.add_argument("--only", default="", help="one place alone: local, cluster or s3")
+    parser.add_argument("--segment", default=SEGMENTS, help="of the embed job; whole is faster, and sees less")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="bindery-chaos-"))
     outcomes: list[Outcome] = []
     try:
-        with nullcontext() if arguments.no_s3 else Gateway() as gateway, places(gateway) as found:
-            world = World(folder, found["cluster"].environment)
+        with nullcontext() if arguments.no_s3 else Gateway() as gateway, places(gateway, not arguments.light) as found:
+            if arguments.light:
+                world = World(folder, {}, "whole", light.run)
+            else:
+                world = World(folder, found["cluster"].environment, arguments.segment)
             drawn = chains(arguments.points, arguments.seed, [n for n in found if arguments.only in ("", n)])
             for k, (place, points) in enumerate(drawn):
                 if time.monotonic() - began > 60 * arguments.minutes:

@@ -19,6 +19,7 @@ from victim import MOMENTS, WHILE_COMPACTING
 EARLY = [name for name in MOMENTS if "compacting" not in name and "given back" not in name]  # there is still work to do
 REPEATED = ("after stage", "while replacing", "before commit", "after commit")
 DELAYS = {"begins": 3.0, "lease taken": 5.0, "table made": 8.0, "rows": 1.0, "after commit": 0.5}  # event: longest delay, s
+ORDER = ("cluster", "s3", "cluster", "cluster", "s3", "local", "light", "light", "light s3")
 STORMS = (0.02, 0.05, 0.1)
 AMBUSHES = (
     (DROP, "PUT", "media.lance/_versions"),  # the commit is there, its answer is not
@@ -34,7 +35,7 @@ Draw = Callable[[random.Random], Point]
 def chains(points: int, seed: int, where: list[str]) -> Iterator[tuple[str, list[Point]]]:
     """(place, chain) until there are so many points."""
     rng = random.Random(seed)
-    order = itertools.cycle([place for place in ("cluster", "s3", "cluster", "cluster", "s3", "local") if place in where])
+    order = itertools.cycle([place for place in ORDER if place in where])
     last = {place: itertools.cycle(_last(place)) for place in where}
     early = itertools.cycle([*(partial(_moment, name) for name in EARLY), partial(_kill, DRIVER), partial(_kill, DRIVER)])
     drawn = 0
@@ -51,11 +52,13 @@ def _last(place: str) -> list[Draw]:
     """The faults that a chain may end with: most of them a run is to survive."""
     if place == "local":
         return [partial(_kill, kind) for kind in ("raylet", DRIVER, "gcs")]
-    if place == "s3":
+    if place.endswith("s3"):
         ambushes: list[Draw] = [partial(_ambush, *ambush) for ambush in AMBUSHES]
         return [draw for ambush in ambushes for draw in (_storm, ambush, partial(_kill, GATEWAY))]
     late: list[Draw] = [partial(_moment, name) for name in MOMENTS if name not in EARLY]
     kills: list[Draw] = [partial(_kill, kind) for kind in ("embedder", NODE, "decoder", "stager", SECOND)]
+    if place == "light":
+        return [_while_compacting, partial(_kill, SECOND), _while_compacting, partial(_kill, DRIVER), *late]
     return [*kills, _while_compacting, *kills, _while_compacting, *kills, *late]
 
 

@@ -21,8 +21,10 @@ START_TRIES = 5
 
 
 @contextmanager
-def places(gateway: Gateway | None) -> Iterator[dict[str, Place]]:
+def places(gateway: Gateway | None, with_ray: bool = True) -> Iterator[dict[str, Place]]:
     """Places by name: "local" (Ray in the driver), "cluster", and with a gateway "s3" (cluster, tables behind a proxy).
+
+    Without Ray, for light.py: "light" and "light s3".
 
     Ray's workers inherit the environment that Ray is started in, so the proxy comes first.
     """
@@ -35,22 +37,31 @@ def places(gateway: Gateway | None) -> Iterator[dict[str, Place]]:
             proxy = stack.enter_context(Proxy(gateway.environment["AWS_ENDPOINT_URL"]))
             environment.setenv("AWS_ENDPOINT_URL", proxy.url)
             fsspec.filesystem("s3").mkdir(BUCKET)
-        nodes = Nodes()
-        stack.callback(nodes.end)
-        joined = {"RAY_ADDRESS": nodes.address}
-        found = {
-            "local": Place(),
-            "cluster": Place("cluster", joined, strikes={NODE: nodes.pull}, raylets=nodes.raylets),
+        nodes = None
+        if with_ray:
+            nodes = Nodes()
+            stack.callback(nodes.end)
+        yield _places(gateway, proxy, nodes)
+
+
+def _places(gateway: Gateway | None, proxy: Proxy | None, nodes: Nodes | None) -> dict[str, Place]:
+    found: dict[str, Place] = {"local": Place()} if nodes else {"light": Place("light")}
+    joined: dict[str, str] = {}
+    strikes: dict[str, Callable[[], None]] = {}
+    if nodes:
+        joined, strikes = {"RAY_ADDRESS": nodes.address}, {NODE: nodes.pull}
+        found["cluster"] = Place("cluster", joined, strikes=strikes, raylets=nodes.raylets)
+    if gateway and proxy:
+        past_the_proxy = {
+            "aws_endpoint": gateway.environment["AWS_ENDPOINT_URL"],
+            "allow_http": "true",
+            "aws_virtual_hosted_style_request": "false",
         }
-        if gateway and proxy:
-            past_the_proxy = {
-                "aws_endpoint": gateway.environment["AWS_ENDPOINT_URL"],
-                "allow_http": "true",
-                "aws_virtual_hosted_style_request": "false",
-            }
-            strikes: dict[str, Callable[[], None]] = {NODE: nodes.pull, GATEWAY: gateway.restart}
-            found["s3"] = Place("s3", joined, f"s3://{BUCKET}", proxy, past_the_proxy, strikes, nodes.raylets)
-        yield found
+        strikes = {**strikes, GATEWAY: gateway.restart}
+        name = "s3" if nodes else "light s3"
+        raylets = nodes.raylets if nodes else None
+        found[name] = Place(name, joined, f"s3://{BUCKET}", proxy, past_the_proxy, strikes, raylets)
+    return found
 
 
 class Nodes:

@@ -4,13 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import light
 import pytest
 from gateway import Gateway
 from places import places
 from points import DRIVER, GATEWAY, NODE, PROXY, SECOND, Place, Point, suffer
 from proxy import Storm
-from victim import WHILE_COMPACTING
-from world import World
+from victim import MOMENTS, WHILE_COMPACTING
+from world import SEGMENTS, World
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def found(request: pytest.FixtureRequest) -> Iterator[dict[str, Place]]:
 @pytest.fixture(scope="module")
 def world(found: dict[str, Place], tmp_path_factory: pytest.TempPathFactory) -> World:
     """A corpus, and what two runs that nobody disturbed made of it."""
-    return World(tmp_path_factory.mktemp("chaos"), found["cluster"].environment)
+    return World(tmp_path_factory.mktemp("chaos"), found["cluster"].environment, SEGMENTS)
 
 
 def at(moment: str, nth: int = 1, changed: bool = False) -> Point:
@@ -49,6 +50,19 @@ CHAINS = [
         Point(f"driver killed {WHILE_COMPACTING}", True, {"moment": WHILE_COMPACTING, "delay_s": 0.01}),
     ],
 ]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("changed", [False, True], ids=["a new table", "a changed corpus"])
+def test_a_driver_killed_at_every_named_moment_in_turn_loses_and_doubles_nothing(
+    tmp_path_factory: pytest.TempPathFactory, changed: bool
+) -> None:
+    world = World(tmp_path_factory.mktemp("light"), {}, "whole", light.run)
+    moments = [moment for moment in MOMENTS if changed or moment != "while replacing"]  # in the order of a run
+    outcome = suffer(world, [at(moment, 1, changed) for moment in moments], Place(), seed=0)
+
+    assert outcome.survived, outcome
+    assert all(outcome.struck), outcome
 
 
 @pytest.mark.timeout(1200)

@@ -10,6 +10,7 @@ import multiprocessing
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from pipelines.identity import source_id
 from pipelines.storage import filesystem, lance_options
 
 IMAGES, SOUNDS, TEXTS, BROKEN = 180, 60, 100, 6
-SEGMENT = "audio=0.25"  # two items a sound: its rows must come and go together
+SEGMENTS = "audio=0.25"  # two items a sound: its rows must come and go together
 CHANGED = 3  # every third source changes
 NEW_IMAGES = 20
 SPOILT, MENDED = ("image/000.jpg", "image/003.jpg"), ("image/broken-0.jpg", "image/broken-1.jpg")
@@ -34,7 +35,9 @@ ENVIRONMENT = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "OMP_
 
 # Drivers are forked from a process that has only imported the job: it costs as much as all the rest of a small run.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["victim"])
+FORKS.set_forkserver_preload(["light", "victim"])
+
+Job = Callable[[dict[str, Any], list[str], dict[str, str], str], None]  # victim.run, or light.run
 
 
 @dataclass
@@ -65,8 +68,10 @@ class Verdict:
 class World:
     """The corpus in its second version; a table of the first, to be copied; what the table of the second must hold."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], segment: str, job: Job = victim.run) -> None:
         self.folder = folder
+        self._segment = segment
+        self._job = job
         self._environment = environment
         self.corpus = folder / "corpus"
         self._before = folder / "before"
@@ -98,11 +103,11 @@ class World:
         """A process that runs the embed job on this corpus, with a fault of victim.py; `fault["log"]` says where it logs."""
         arguments = (
             fault,
-            [str(self.corpus), "--db", db, "--segment", SEGMENT, *more],
+            [str(self.corpus), "--db", db, "--segment", self._segment, *more],
             {**ENVIRONMENT, **environment},
             fault["log"] + ".said",
         )
-        process = FORKS.Process(target=victim.run, args=arguments)
+        process = FORKS.Process(target=self._job, args=arguments)
         process.start()
         return process
 
