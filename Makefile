@@ -13,7 +13,7 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3 pyt
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint demo-space lock clean
+.PHONY: help setup demo test test-slow chaos lint demo-space lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,11 @@ test: $(READY) ## the tests, without the slow ones
 
 test-slow: $(READY) ## the slow tests alone: minutes each
 	@$(BIN)/python -m pytest -m slow
+
+POINTS ?= 200
+SEED ?= 1
+chaos: $(READY) ## kill and spoil everything, POINTS=200 times, and see that nothing is lost or doubled: hours
+	@$(BIN)/python tests/chaos $(POINTS) --seed $(SEED)
 
 lint: $(READY) ## ruff and strict mypy
 	@$(BIN)/ruff check .

@@ -74,7 +74,7 @@ class ReindexSettings:
     def each(self) -> list[EmbedSettings]:
         """The embed run of each corpus."""
         shared = {name: getattr(self, name) for name in ("db", "table", "space", "retry_rejects", "item_timeout")}
-        shared |= {"max_reject_rate": self.max_reject_rate, "dry_run": self.dry_run}
+        shared |= {name: getattr(self, name) for name in ("max_reject_rate", "only_writer", "dry_run")}
         return [EmbedSettings(**{**shared, **vars(one), "segment": one.segment or self.segment}) for one in self.corpora]
 
 

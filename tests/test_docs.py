@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 
 from encoders import load_space
+from pipelines.runs import RUN_COLUMNS
 from pipelines.table import REJECT_COLUMNS, item_schema
+from pipelines.tombstones import TOMBSTONE_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/*.md")]
@@ -33,6 +35,11 @@ def test_the_schema_page_has_every_column_of_the_table() -> None:
 
 def test_the_schema_page_has_every_column_of_the_rejects() -> None:
     assert documented("Rejects") == rows(REJECT_COLUMNS)
+
+
+def test_the_schema_page_has_every_column_of_the_tombstones_and_the_runs() -> None:
+    assert documented("Deleted") == rows(TOMBSTONE_COLUMNS)
+    assert documented("Runs") == rows(RUN_COLUMNS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
