@@ -18,6 +18,7 @@ from lance.fragment import write_fragments
 
 from pipelines.byte_search import ByteSearch
 from pipelines.delete import DeleteReport, DeleteSettings, delete
+from pipelines.embed import EmbedSettings, embed
 from pipelines.identity import item_id, source_id
 from pipelines.lease import Lease
 from pipelines.purge import Proof, prove
@@ -300,3 +301,22 @@ def test_a_bucket_that_keeps_old_objects_is_no_proof(s3: str) -> None:
     store.call_s3("put_bucket_versioning", Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
     for one in store.call_s3("list_object_versions", Bucket=bucket)["Versions"]:  # else the bucket cannot be removed
         store.call_s3("delete_object", Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+
+
+def test_what_is_deleted_stays_away_while_it_lies_in_its_corpus_until_that_is_taken_back(
+    ray_local: None, tmp_path: Path
+) -> None:
+    media, db = tmp_path / "media", str(tmp_path / "db")
+    media.mkdir()
+    for name in ("one", "two", "three"):
+        (media / f"{name}.txt").write_text(f"a photo of {name}")
+    run = EmbedSettings(corpus=str(media), db=db)
+    assert embed(run).tally.embedded == 3
+    _delete(db, uri=[str(media / "two.txt")], purge=True)
+    (media / "two.txt").write_text("other bytes")
+    again = embed(run)
+    assert (again.tally.embedded, again.tally.skipped["deleted before"], again.exit_code) == (0, 1, 0)
+    assert [Path(u).name for u in _uris(table_uri(db, "media"))] == ["one.txt", "three.txt"]
+    _delete(db, uri=[str(media / "two.txt")], undelete=True)
+    assert embed(run).tally.embedded == 1
+    assert len(_uris(table_uri(db, "media"))) == 3
