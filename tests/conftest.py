@@ -16,12 +16,12 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
 import pytest
 from aiohttp import web
+from http_folder import HttpFolder
 
 # Nothing above imports numpy, torch or Ray: this holds for them and for every process they start. Tests share two cores.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -90,14 +90,6 @@ def ray_local(request: pytest.FixtureRequest) -> Iterator[None]:
     start_ray()
     yield
     ray.shutdown()
-
-
-@dataclass(frozen=True)
-class HttpFolder:
-    """What is put under `path` can be read, in ranges too, under `url` (no slash at its end); `url/` lists it."""
-
-    path: Path
-    url: str
 
 
 @pytest.fixture

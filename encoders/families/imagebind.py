@@ -27,8 +27,8 @@ LICENSE = "CC BY-NC-SA 4.0: non-commercial, research only, not for real-world de
 FILE = "imagebind_huge.pth"
 URL = f"https://dl.fbaipublicfiles.com/imagebind/{FILE}"
 SIZE = 4_803_584_173  # bytes
-# Meta publishes no digest that we know of. This one, and the size, are what several public projects noted down, each for
-# itself, of the file at this address: it says that the file came whole, and is the one that they have.
+# Meta publishes no digest that we know of. This one is what one public project noted down of the file at this address; others
+# note its beginning, and the same size. It says that the file came whole, and is the one that they have.
 SHA256 = "d6f6c22bedcc90708448d5d2fbb7b2db9c73f505dc89bd0b2e09b23af1b62157"
 PARTS = ("modality_preprocessors", "modality_trunks", "modality_heads", "modality_postprocessors")
 TEXT_SCALE = "modality_postprocessors.text.1.log_logit_scale"

@@ -34,11 +34,11 @@ def test_a_folder_is_embedded_by_a_hugging_face_directory_and_found_by_text(tmp_
     name = f"hf:{model}?frames=2"
     settings = EmbedSettings(corpus=str(tmp_path / "media"), db=str(tmp_path / "db"), space=name)
     report = embed(settings)
-    assert (report.embedded, report.rejected, report.failures) == (7, 0, [])
-    assert embed(settings).unchanged == 7
+    assert (report.tally.embedded, report.tally.rejected, report.failures) == (7, 0, [])
+    assert embed(settings).tally.unchanged == 7
     index = open_index(str(tmp_path / "db"))
     space = load_space(name)
-    assert index.space.uri == space.uri and index.stats().rows == 7
+    assert index.stats().space_fingerprint == space.fingerprint and index.stats().rows == 7
     found = index.search(TEXTS["b"], k=7).to_pandas()
     assert found["uri"][0].endswith("b.txt") and found["similarity"][0] == pytest.approx(1, abs=1e-5)
     pictures = index.search(TEXTS["b"], modality="image", k=4).to_pandas()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HttpFolder
 from corpora import FORMATS, MEDIA, rows_of
+from http_folder import HttpFolder
 
 from pipelines.corpus import COLUMNS, Corpus, CorpusError, find_modalities, formats, open_corpus
 from pipelines.corpus.place import store

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import HttpFolder
 from corpora import MEDIA, picture, rows_of, uris_of, write
+from http_folder import HttpFolder
 
 from pipelines.corpus import CorpusError, find_modalities, open_corpus
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import HttpFolder
 from corpora import MEDIA, manifest_parquet, rows_of, write
+from http_folder import HttpFolder
 
 from pipelines.corpus import CorpusError, find_modalities, open_corpus
 
