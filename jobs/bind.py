@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from encoders.encoder import Encoder, build_encoder, list_encoders
 from encoders.space import Space, load_space
 from encoders.training.loop import Recipe
-from jobs.config import JsonReport, run_job
-from jobs.trainer import DTYPES, Dtype, Plan, finished, fit, refuse_to_overwrite, summary
+from jobs.config import JsonReport, refuse_to_overwrite, run_job
+from jobs.trainer import DTYPES, Dtype, Plan, finished, fit, summary
 from pipelines.cluster import start_ray
 from pipelines.pairs import column_of, prepare_pairs, read_manifest
 

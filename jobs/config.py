@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 import fsspec
 from jsonargparse import ArgumentParser
 
-from pipelines.storage import INFRASTRUCTURE_ERRORS
+from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 # Lance and LanceDB warn of every fork; here each is followed by exec at once, which is safe.
 _FORK_WARNINGS = "lance is not fork-safe|lancedb fork support is experimental"
@@ -98,6 +98,13 @@ def run_job(
         traceback.print_exc()
         return INTERNAL
     return report.exit_code
+
+
+def refuse_to_overwrite(out: str) -> None:
+    """Raise ValueError if a space is there already: somebody may be reading it."""
+    store, path = filesystem(out)
+    if store.exists(f"{path}/space.json"):
+        raise ValueError(f"{out} already holds a space; choose another --out, or remove it first")
 
 
 def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> ArgumentParser:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from encoders.space import Space, load_space
-from jobs.config import JsonReport, run_job
+from jobs.config import JsonReport, refuse_to_overwrite, run_job
 from pipelines.storage import filesystem
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -50,9 +50,8 @@ def convert(config: ConvertConfig) -> JsonReport:
     Raises:
         ValueError: the space cannot be loaded, its weights do not fit, or `out` holds a space already.
     """
+    refuse_to_overwrite(config.out)
     store, folder = filesystem(config.out)
-    if store.exists(f"{folder}/space.json"):
-        raise ValueError(f"{config.out} already holds a space; choose another --out, or remove it first")
     asked = {"checkpoint": config.checkpoint, "profile": config.profile, "download": config.download or None}
     space = load_space(config.space, **{option: value for option, value in asked.items() if value is not None})
     saved = _narrowed(space, config.modalities).save(config.out, DTYPES[config.dtype])

@@ -22,7 +22,7 @@ from torch.nn.functional import cosine_similarity
 from encoders.encoder import Encoder
 from encoders.onnx_tower import SUFFIX, TRACED_BATCH, OnnxTower, write_onnx
 from encoders.space import load_space
-from jobs.config import DONE, GATE_FAILED, JsonReport, run_job
+from jobs.config import DONE, GATE_FAILED, JsonReport, refuse_to_overwrite, run_job
 from pipelines.demo_world import grid
 from pipelines.demo_world.files import MODALITIES, scene_files
 from pipelines.storage import filesystem
@@ -46,10 +46,9 @@ class ExportConfig:
 
 def export(config: ExportConfig) -> JsonReport:
     """Every tower in turn; a space only if all of them agree with their originals."""
+    refuse_to_overwrite(config.out)
     space = load_space(config.space)
     store, out = filesystem(config.out)
-    if store.exists(f"{out}/space.json"):
-        raise ValueError(f"{config.out} already holds a space; choose another --out, or remove it first")
     if strange := sorted(set(space.modalities) - set(MODALITIES)):
         raise ValueError(f"there are no sample media of {', '.join(strange)} to check a tower with; leave it out of the space")
     store.makedirs(out, exist_ok=True)

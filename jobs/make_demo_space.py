@@ -20,9 +20,8 @@ import torch
 from encoders.encoder import Encoder, build_encoder
 from encoders.space import Space, load_space, trained
 from jobs.bind import BindConfig, bind
-from jobs.config import JsonReport, run_job
+from jobs.config import JsonReport, refuse_to_overwrite, run_job
 from jobs.pretrain import PretrainConfig, pretrain
-from jobs.trainer import refuse_to_overwrite
 from pipelines.demo_scores import cross_modal_score, embed_held_out, text_retrieval_scores, zero_shot_scores
 from pipelines.demo_world import caption, grid, scene, write_corpus
 

@@ -16,8 +16,8 @@ from encoders.encoder import Encoder, build_encoder
 from encoders.space import Space, space_fingerprint
 from encoders.towers.demo_text import words
 from encoders.training.loop import Recipe
-from jobs.config import JsonReport, run_job
-from jobs.trainer import DTYPES, Dtype, Plan, finished, fit, refuse_to_overwrite, summary
+from jobs.config import JsonReport, refuse_to_overwrite, run_job
+from jobs.trainer import DTYPES, Dtype, Plan, finished, fit, summary
 from pipelines.cluster import start_ray
 from pipelines.pairs import prepare_pairs, read_manifest
 

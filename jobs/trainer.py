@@ -160,13 +160,6 @@ def summary(pairs: Pairs, outcome: Outcome, space: Space) -> dict[str, Any]:
     }
 
 
-def refuse_to_overwrite(out: str) -> None:
-    """Raise ValueError if a space is there already: somebody may be reading it."""
-    store, path = filesystem(out)
-    if store.exists(f"{path}/space.json"):
-        raise ValueError(f"{out} already holds a space; choose another --out, or remove it first")
-
-
 def _work(config: dict[str, Plan]) -> Outcome:
     """The training function of the worker."""
     plan = config["plan"]
