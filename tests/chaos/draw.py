@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from points import DRIVER, GATEWAY, NODE, PROXY, SECOND, Point
 from proxy import DROP, HALF_REQUEST, LATE_500, Ambush, Storm
-from victim import MOMENTS, WHILE_COMPACTING
+from victim import MOMENTS
 
 EARLY = [name for name in MOMENTS if "compacting" not in name and "given back" not in name]  # there is still work to do
 REPEATED = ("after stage", "while replacing", "before commit", "after commit")
@@ -44,7 +45,8 @@ def chains(points: int, seed: int, where: list[str]) -> Iterator[tuple[str, list
         killers = [next(early)(rng) for _ in range(min(0 if place == "local" else rng.randint(1, 2), points - drawn - 1))]
         changed = rng.random() < 0.5
         chain = [*killers, next(last[place])(rng)]
-        yield place, [Point(**{**vars(point), "changed": changed}) for point in chain]
+        hurry = 0.1 if place.startswith("light") else 1.0  # its runs last a second
+        yield place, [replace(point, changed=changed, delay_s=point.delay_s * hurry) for point in chain]
         drawn += len(chain)
 
 
@@ -58,18 +60,13 @@ def _last(place: str) -> list[Draw]:
     late: list[Draw] = [partial(_moment, name) for name in MOMENTS if name not in EARLY]
     kills: list[Draw] = [partial(_kill, kind) for kind in ("embedder", NODE, "decoder", "stager", SECOND)]
     if place == "light":
-        return [_while_compacting, partial(_kill, SECOND), _while_compacting, partial(_kill, DRIVER), *late]
-    return [*kills, _while_compacting, *kills, _while_compacting, *kills, *late]
+        return [*late, partial(_kill, SECOND), partial(_kill, DRIVER)]
+    return [*kills, late[1], *kills, late[2], *kills, *late]
 
 
 def _moment(name: str, rng: random.Random) -> Point:
     nth = rng.randint(1, 2) if name in REPEATED else 1
     return Point(f"driver killed {name}, {nth}", victim={"moment": name, "nth": nth})
-
-
-def _while_compacting(rng: random.Random) -> Point:
-    delay_s = round(rng.uniform(0, 0.06), 3)
-    return Point(f"driver killed {WHILE_COMPACTING}, {delay_s} s", victim={"moment": WHILE_COMPACTING, "delay_s": delay_s})
 
 
 def _kill(kind: str, rng: random.Random) -> Point:

@@ -12,18 +12,19 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lance
 import ray
-from lance.dataset import DatasetOptimizer
 from lance.fragment import LanceFragment
+from lance.optimize import Compaction
 
+import pipelines.compaction
 import pipelines.embed
 import pipelines.todo
 import pipelines.writer
@@ -42,12 +43,13 @@ BLOCK_SOURCES = 24
 class Moment:
     """One side of a call that the job makes; where `work` is set, calls whose first argument is empty do not count."""
 
-    owner: type
+    owner: Any
     call: str
     after: bool
     work: bool = False
 
 
+COMPACTION = SimpleNamespace(plan=Compaction.plan, commit=Compaction.commit)  # Lance's class itself takes no wrappers
 MOMENTS = {
     "lease taken": Moment(Lease, "__enter__", True),
     "table made": Moment(Ledger, "prepare", True),
@@ -57,11 +59,11 @@ MOMENTS = {
     "after commit": Moment(lance.LanceDataset, "commit", True),  # the answer is lost with the driver
     "before rejects": Moment(Rejects, "write", False, work=True),
     "after rejects": Moment(Rejects, "write", True, work=True),  # and before stale ones are cleared
-    "before compacting": Moment(DatasetOptimizer, "compact_files", False),
-    "after compacting": Moment(DatasetOptimizer, "compact_files", True),
+    "before compacting": Moment(COMPACTION, "plan", False),
+    "while compacting": Moment(COMPACTION, "commit", False),  # the larger fragment is written, not committed
+    "after compacting": Moment(COMPACTION, "commit", True),
     "lease not given back": Moment(Lease, "__exit__", False),
 }
-WHILE_COMPACTING = "while compacting"  # `delay_s` after compaction has begun: it is one call of Lance
 
 
 def _die() -> None:
@@ -111,17 +113,6 @@ def _arm(name: str, moment: Moment, fault: dict[str, Any], log: Log) -> None:
     _wrap(moment, *((not_yet, reached) if moment.after else (reached, not_yet)))
 
 
-def _arm_compaction(fault: dict[str, Any], log: Log) -> None:
-    def begun(_: int) -> None:
-        threading.Timer(fault["delay_s"], _die).start()
-
-    def ended(_: int) -> None:
-        log.write("compaction ended alive")
-        time.sleep(fault["delay_s"])  # the timer is still running: after compaction is a moment, too
-
-    _wrap(Moment(DatasetOptimizer, "compact_files", False), begun, ended)
-
-
 def _log_progress(log: Log) -> None:
     original = EmbedProgress.update
     last = [0]
@@ -160,8 +151,7 @@ def run(fault: dict[str, Any], argv: list[str], environment: dict[str, str], sai
     _log_progress(log)
     for name, moment in MOMENTS.items():
         _arm(name, moment, fault, log)
-    if fault.get("moment") == WHILE_COMPACTING:
-        _arm_compaction(fault, log)
+    pipelines.compaction.Compaction = COMPACTION
     log.write("begins")
     code = main(argv)
     log.write("ends", code=code)

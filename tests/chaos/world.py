@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import os
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import lance
 import numpy as np
+import pytest
 import soundfile
 import victim
 from PIL import Image
@@ -69,6 +73,7 @@ class World:
     """The corpus in its second version; a table of the first, to be copied; what the table of the second must hold."""
 
     def __init__(self, folder: Path, environment: dict[str, str], segment: str, job: Job = victim.run) -> None:
+        _start_forks()
         self.folder = folder
         self._segment = segment
         self._job = job
@@ -118,6 +123,13 @@ class World:
         if process.exitcode:
             said = Path(log + ".said").read_text()
             raise RuntimeError(f"a run that nobody disturbed ended with {process.exitcode}: {said[-2000:]}")
+
+
+def _start_forks() -> None:
+    """Bring up the process that drivers are forked from; by itself it would not look for our modules where we do."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        forkserver.ensure_running()
 
 
 def state(db: str) -> State:
