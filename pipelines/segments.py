@@ -19,6 +19,7 @@ from encoders.media.text import decode_text
 
 TIMED = ("audio", "imu", "video")  # whose decoded media have `duration_s` and `part(start_s, end_s)`
 PART_S = 300.0  # of a medium that one task works on, about
+SHORTEST_S = 0.001  # what is left at the end of a medium; keys are in milliseconds, and less would give two windows one key
 _WINDOWS = re.compile(r"(?P<length>\d+(\.\d+)?)s?(/(?P<hop>\d+(\.\d+)?)s?)?")
 
 
@@ -37,7 +38,7 @@ class Cut:
     @property
     def name(self) -> str:
         """What goes into the recipe, and back into `parse_cut`."""
-        return f"{self.length_s:g}/{self.hop_s:g}" if self.kind == "windows" else self.kind
+        return f"{_written(self.length_s)}/{_written(self.hop_s)}" if self.kind == "windows" else self.kind
 
     @property
     def mark(self) -> str:
@@ -75,8 +76,8 @@ def parse_cut(name: str) -> Cut:
     match = _WINDOWS.fullmatch(name)
     if match is None:
         raise ValueError(f"segment {name!r} is not 'whole', 'scenes', 'context' or seconds as in '10' or '10/5' (length/hop)")
-    length_s = float(match["length"])
-    hop_s = float(match["hop"] or length_s)
+    length_s = round(float(match["length"]), 3)
+    hop_s = round(float(match["hop"] or length_s), 3)
     if not (length_s >= 0.1 and 0.1 <= hop_s <= length_s):
         raise ValueError(f"segment {name!r}: a window is at least 0.1 s long, and the hop 0.1 s up to that length")
     return Cut("windows", length_s, hop_s)
@@ -141,13 +142,18 @@ def marks(cuts: Mapping[str, Cut]) -> bool:
     return any(cut != WHOLE for cut in cuts.values())
 
 
+def _written(seconds: float) -> str:
+    """To the millisecond, as `parse_cut` reads it: 10, 2.5."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
 def _timed(decoded: Any, start_s: float, end_s: float) -> Segment:
     key = f"{round(start_s * 1000)}-{round(end_s * 1000)}"
     return Segment(key, start_s, end_s, decoded.part(start_s, end_s))
 
 
 def _window_count(cut: Cut, duration_s: float) -> int:
-    return 1 + math.ceil(max(0.0, duration_s - cut.length_s) / cut.hop_s - 1e-9)
+    return 1 + math.ceil(max(0.0, duration_s - cut.length_s - SHORTEST_S) / cut.hop_s - 1e-9)
 
 
 def _windows_a_part(cut: Cut) -> int:

@@ -44,6 +44,7 @@ class Clip:
 
     _start_s: float  # where a part begins, in seconds of the whole
     _is_part = False
+    _whole: Clip | None = None  # of a part: what it is part of, which knows when each frame is shown
     _poster: np.ndarray | None
 
     def __init__(self, media: Media) -> None:
@@ -73,6 +74,7 @@ class Clip:
             raise DecodeError(f"no video between {start_s:.3f} s and {end_s:.3f} s: it lasts {self.duration_s:.3f} s")
         part = copy.copy(self)
         part._start_s, part.duration_s, part._is_part, part._poster = self._start_s + first_s, last_s - first_s, True, None
+        part._whole = self._whole or self
         return part
 
     def frames(self, count: int, at_least: int | None = None) -> np.ndarray:
@@ -119,14 +121,15 @@ class Clip:
             DecodeError: one of them cannot be decoded, nor any after it.
         """
         first, _ = self._numbers()
+        times_s = (self._whole or self)._times_s
         with open_container(self._media) as container:
             stream = _video_stream(container)
-            for frame in _frames_numbered(container, stream, [first + n for n in numbers], self._times_s, 1 / self.rate_hz):
+            for frame in _frames_numbered(container, stream, [first + n for n in numbers], times_s, 1 / self.rate_hz):
                 yield frame.to_ndarray(format="rgb24")
 
     def _numbers(self) -> tuple[int, int]:
         """The frames of this part, (first, end) in numbers of the whole file."""
-        times_s, slack_s = self._times_s, 0.25 / self.rate_hz
+        times_s, slack_s = (self._whole or self)._times_s, 0.25 / self.rate_hz
         return (
             bisect_left(times_s, self._start_s - slack_s),
             bisect_left(times_s, self._start_s + self.duration_s - slack_s) if self._is_part else len(times_s),

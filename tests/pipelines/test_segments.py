@@ -41,6 +41,18 @@ def test_windows_are_of_one_length_and_the_last_ends_with_the_medium() -> None:
     assert _windows("10", 4) == [(0, 4)]
 
 
+@pytest.mark.parametrize("seconds", [30.0003, 30.0006, 30.001, 30.0016])
+def test_no_two_windows_have_one_key_however_little_is_left_at_the_end(seconds: float) -> None:
+    sound = decode_audio((np.zeros(round(seconds * 10_000), np.float32), 10_000))
+    keys = [segment.key for segment in segments(parse_cut("10"), SPACE.encoder("audio"), sound, 0)]
+    assert len(set(keys)) == len(keys) >= 3
+
+
+@pytest.mark.parametrize("cut", ["10", "2.5/0.125", "3600.125", "1000000"])
+def test_a_cut_is_read_back_from_its_name(cut: str) -> None:
+    assert parse_cut(parse_cut(cut).name) == parse_cut(cut)
+
+
 @pytest.mark.parametrize("seconds", [0.2, 7.5, 300.0, 301.0, 1234.5])
 @pytest.mark.parametrize("cut", ["1", "7.5/2.5", "400/100"])
 def test_windows_of_all_parts_cover_a_medium_without_a_gap_and_none_comes_twice(cut: str, seconds: float) -> None:
