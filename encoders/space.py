@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from encoders.weights import Weights, fingerprint, write_safetensors
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "spaces"
+_PLAIN = re.compile(r"\w[\w. -]*")  # of modalities, weights and assets: no path, no URI
 
 
 @dataclass(frozen=True)
@@ -268,10 +270,13 @@ def _from_family(family: ModuleType, name: str, options: Mapping[str, Any]) -> S
 
 
 def _encoder(root: str, modality: str, entry: Mapping[str, Any]) -> Encoder:
+    for name in (modality, entry["weights"], *entry.get("assets", ())):
+        if not _PLAIN.fullmatch(str(name)):  # a stranger's space neither reads nor, saved again, writes elsewhere
+            raise SpaceError(f"{root}/space.json names {name!r}, which is no plain name in its own directory")
     assets = {}
     for asset in entry.get("assets", ()):
         try:
-            with fsspec.open(f"{root}/assets/{modality}/{Path(asset).name}", "rb") as file:
+            with fsspec.open(f"{root}/assets/{modality}/{asset}", "rb") as file:
                 assets[asset] = file.read()
         except FileNotFoundError as error:
             raise SpaceError(f"{root}/assets/{modality} has no {asset!r}, as space.json says; save the space again") from error

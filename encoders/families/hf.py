@@ -30,7 +30,7 @@ MODALITIES = {
     "pe_video": ("text", "video"),
     "pe_audio_video": ("audio", "text", "video"),
 }
-ANCHORS = ("image", "video", "audio")  # the first of these that a model has names the space
+ANCHORS = ("image", "video", "audio")  # the first of these that a model has names the space, whatever is loaded of it
 FRAMES = {"pe_video": 16, "pe_audio_video": 16}  # else 8
 CONTEXT = {"clap": 77}  # as LAION trained it; else what the tokenizer says, at most LONGEST
 LONGEST = 512  # tokens
@@ -109,9 +109,12 @@ def load(
     directory = hub.directory_of(repository, _flag(download), revision)
     source = _source(directory, text_head)
     wanted = _wanted(modalities, source.kind)
-    made: dict[str, Any] = {"frames": int(frames or FRAMES.get(source.kind, 8)), "seconds": float(seconds)}
+    usual = FRAMES.get(source.kind, 8)
+    made: dict[str, Any] = {"frames": int(frames or usual), "seconds": float(seconds)}
     encoders = {modality: _encoder(source, modality, int(context or 0), **made) for modality in wanted}
-    anchor = next((modality for modality in ANCHORS if modality in encoders), "")
+    anchor = _encoder(source, _anchor(source), 0, usual, PE_SECONDS)  # the space is the same whatever is loaded of it, and how
+    if anchor.modality in encoders and encoders[anchor.modality].settings == anchor.settings:
+        anchor = encoders[anchor.modality]  # whose fingerprint is computed once
     local = Path(repository).expanduser().is_dir()
     options = {
         "revision": revision,
@@ -124,7 +127,7 @@ def load(
     return Space(
         name=repository.rstrip("/").rpartition("/")[2] if local else repository,
         dim=source.dim,
-        fingerprint=partial(_space_fingerprint, _encoder(source, anchor or _anchor(source), 0, **made), source.dim),
+        fingerprint=partial(_space_fingerprint, anchor, source.dim),
         license=hub.license_of(directory, repository),
         encoders=encoders,
         uri=spelled(f"hf:{directory if local else repository}", options),

@@ -41,7 +41,9 @@ class LogMel(Profiled):
             MediaError: damaged, no samples, NaN; with profile "reference", shorter than 25 ms.
         """
         clips = _clips(decode_audio(media))
-        if self.exact and clips[0].shape[1] < SHORTEST_S * RATE_HZ:
+        if clips[-1].shape[1] == 0:
+            raise DecodeError("the sound ends long before its header says: cut off; copy the file again")
+        if self.exact and clips[-1].shape[1] < SHORTEST_S * RATE_HZ:
             raise DecodeError(f"the reference takes no sound under {SHORTEST_S} s; use profile 'bindery', which repeats it")
         spectra = [_log_mel(_first_channel(clip_CS) if self.exact else _mono(clip_CS)) for clip_CS in clips]
         return {"log_mel": torch.stack(spectra)[:, None].numpy()}

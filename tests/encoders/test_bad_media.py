@@ -106,6 +106,11 @@ CASES: dict[str, tuple[str, Callable[[], Any], Outcome]] = {
     "audio: louder than full scale": ("audio", lambda: (tone() * 1e4, 16_000), VECTOR),
     "audio: FLAC cut in half": ("audio", lambda: sound_file("FLAC", tone(), 16_000)[:9000], DecodeError),
     "audio: WAV cut in half": ("audio", lambda: sound_file("WAV", tone(), 16_000)[:40_000], VECTOR),
+    "audio: MP3 cut after a quarter, though its header says otherwise": (
+        "audio",
+        lambda: sound_file("MP3", tone(12), 16_000)[: len(sound_file("MP3", tone(12), 16_000)) // 4],
+        DecodeError,
+    ),
     "audio: 0 Hz": ("audio", lambda: (tone(), 0), DecodeError),
     "video: cut in half": ("video", lambda: video_file()[:2000], DecodeError),
     "video: cut after a quarter, though its header says otherwise": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,13 +58,16 @@ def test_other_assets_are_another_encoder(toy: Encoder) -> None:
     assert other.fingerprint != toy.fingerprint
 
 
-def test_an_asset_named_outside_the_space_is_not_read(toy: Encoder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["asset", "weights", "modality"])
+@pytest.mark.parametrize("name", ["../../../secret", "..", "/secret", "s3://bucket/secret", "secret::file://"])
+def test_what_is_named_outside_the_space_is_refused(toy: Encoder, tmp_path: Path, place: str, name: str) -> None:
     saved(toy, str(tmp_path / "space"))
-    (tmp_path / "secret").write_bytes(b"secret")
     card = json.loads((tmp_path / "space" / "space.json").read_text())
-    card["encoders"]["text"]["assets"] = ["../../../secret"]
+    entry = card["encoders"].pop("text")
+    entry |= {"asset": {"assets": [name]}, "weights": {"weights": name}, "modality": {}}[place]
+    card["encoders"][name if place == "modality" else "text"] = entry
     (tmp_path / "space" / "space.json").write_text(json.dumps(card))
-    with pytest.raises(SpaceError, match=r"has no '../../../secret'"):
+    with pytest.raises(SpaceError, match=re.escape(f"names {name!r}")):
         load_space(tmp_path / "space")
 
 

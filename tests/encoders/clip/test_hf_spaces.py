@@ -247,6 +247,17 @@ def test_an_image_tower_holds_no_text(folders: Any) -> None:
     assert space.fingerprint == load_space(f"hf:{folder}?modalities=text").fingerprint == load_space(f"hf:{folder}").fingerprint
 
 
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [("clip", ["video,text", "video&frames=3"]), ("pe_audio_video", ["audio,text", "audio&seconds=2", "video,text&frames=3"])],
+)
+def test_whatever_is_loaded_of_a_model_and_however_prepared_it_is_of_the_same_space(
+    kind: str, parts: list[str], folders: Any
+) -> None:
+    whole = load_space(f"hf:{folders(kind)}").fingerprint
+    assert {load_space(f"hf:{folders(kind)}?modalities={part}").fingerprint for part in parts} == {whole}
+
+
 def test_scale_and_bias_are_the_checkpoints(folders: Any) -> None:
     for kind in ("clip", "siglip"):
         model = their_model(folders(kind))
