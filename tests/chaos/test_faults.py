@@ -65,7 +65,8 @@ def test_a_driver_killed_at_every_named_moment_in_turn_loses_and_doubles_nothing
     assert [fault for fault, came in zip(outcome.fault.split(", then "), outcome.struck, strict=True) if not came] == []
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: ", ".join(point.fault for point in chain))
 def test_after_faults_the_same_command_makes_the_table_right(world: World, found: dict[str, Place], chain: list[Point]) -> None:
     outcome = suffer(world, chain, found["cluster"], seed=0)
@@ -75,7 +76,8 @@ def test_after_faults_the_same_command_makes_the_table_right(world: World, found
 
 
 @pytest.mark.s3
-@pytest.mark.timeout(1200)
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_store_that_fails_in_every_way_loses_and_doubles_nothing(world: World, found: dict[str, Place]) -> None:
     if "s3" not in found:
         pytest.skip("not run: install ceph-mon ceph-osd radosgw ceph-common (see infra/s3/README.md)")
