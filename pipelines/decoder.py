@@ -115,7 +115,7 @@ class Decoder:
                 while done < len(pending):
                     reply = self._reply()
                     done += reply.last
-                    died = self._pipe.closed or self._child.poll() is not None
+                    died = self._pipe.closed  # not before all that the child has sent is read: it died on what comes next
                     if died:
                         self._restart()
                     results.put(reply)

@@ -127,7 +127,7 @@ class Lease:
         self._stop = threading.Event()
         self._renewer: threading.Thread | None = None
         self._ahead_s = 0.0  # of the store's clock to ours
-        self.took_over = False  # the last holder did not give its lease back: its commits must be fenced off
+        self.took_over = False  # the last holder did not give its lease back: its commits must be fenced off, see `fenced`
 
     def __enter__(self) -> Lease:
         now = self._probe()
@@ -148,9 +148,13 @@ class Lease:
         self._stop.set()
         assert self._renewer is not None
         self._renewer.join()
-        if not self._lost.is_set():
+        if not self._lost.is_set() and not self.took_over:  # else the next holder must fence off what this one did not
             put_if_absent(self._fs, f"{self._folder}/epoch-{self._epoch:08d}/released", b"released")
             self._sweep()
+
+    def fenced(self) -> None:
+        """Say that no commit of the last holder can come any more."""
+        self.took_over = False
 
     def store_time(self) -> float:
         """What the store's clock says now, seconds since 1970."""

@@ -38,8 +38,10 @@ class Ledger:
         self.commits = 0
         self.rows_removed = 0  # older rows of replaced sources
         self.dataset: Any | None = open_table(uri)
-        if self.dataset is not None and lease.took_over:
-            self._fence_off(self.dataset)
+        if lease.took_over:
+            if self.dataset is not None:
+                self._fence_off(self.dataset)
+            lease.fenced()
 
     def prepare(self, schema: pa.Schema) -> None:
         """Make the table, or add columns to it that `schema` has and it has not (nullable, filled with null).

@@ -192,8 +192,9 @@ class Writer:
         for start in range(0, labels.num_rows, RELABEL_AT_ONCE):
             some, dataset = labels.slice(start, RELABEL_AT_ONCE), self._ledger.dataset
             assert dataset is not None, "only rows of a table are relabelled"
-            fragments = write_items(self._ledger.uri, dataset.schema, relabelled_rows(dataset, some, self._corpus))
-            self._ledger.commit(fragments, some["source_id"].to_pylist())
+            rows = relabelled_rows(dataset, some, self._corpus)
+            fragments = write_items(self._ledger.uri, dataset.schema, rows)
+            self._ledger.commit(fragments, pc.unique(rows["source_id"]).to_pylist())  # what is written anew, nothing else
             self._tally.items_written += sum(f.physical_rows for f in fragments)
             self._tally.relabelled += some.num_rows
 
@@ -218,15 +219,16 @@ class Writer:
     def _take_complete(self, wait: bool) -> None:
         """Take the blocks all of whose sources are complete now; all those of one source at the same moment."""
         if self._parts is not None:
-            for block, size_bytes in self._parts.complete(wait):
-                self._blocks.append(block)
-                self._bytes += size_bytes
+            complete = self._parts.complete(wait)
+            self._bytes += sum(size_bytes for _, size_bytes in complete)
+            self._blocks += [block for block, _ in complete]  # in one step: a stop in between would save half a source
 
     def _stage_blocks(self) -> None:
-        if self._blocks:
+        blocks, self._blocks = self._blocks, []  # before they are staged: `save` after a stop must not stage them again
+        self._bytes, self._since = 0, time.monotonic()
+        if blocks:
             assert self._ledger.dataset is not None, "the ledger was not prepared"
-            self._staging.append(next(self._stagers).stage.remote(self._ledger.uri, self._ledger.dataset.schema, *self._blocks))
-        self._blocks, self._bytes, self._since = [], 0, time.monotonic()
+            self._staging.append(next(self._stagers).stage.remote(self._ledger.uri, self._ledger.dataset.schema, *blocks))
 
     def _collect(self, wait: bool) -> None:
         if not self._staging:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,16 @@ from encoders.encoder import Encoder, Feature, register
 from encoders.media.types import Facts
 
 
+class Film:
+    duration_s = 8.0
+
+    def part(self, start_s, end_s):
+        return b"abort" if start_s >= 5 else b"good"
+
+
 def decode(medium):
+    if medium == b"film":
+        return Film()
     if medium == b"abort":
         os.abort()
     if medium == b"exit":
@@ -80,6 +90,19 @@ def test_a_hostile_item_costs_itself_and_its_mates_are_decoded(hostile_space: st
     assert [r.expected for r in results if isinstance(r, Reject)] == [True, True, True, False, True]
     assert [type(r) for r in decoder.decode(_inline(b"again"))] == [Decoded]
     decoder.close()
+
+
+def test_a_source_that_kills_its_decoder_in_the_middle_is_tried_once(hostile_space: str) -> None:
+    decoder = Decoder(hostile_space, ahead=1, item_timeout_s=15.0)
+    film = Source("hostile", "film", "film", 4, None, b"film", cut="1")
+    results = []
+    for result in decoder.decode([film, *_inline(b"good")]):
+        results.append(result)
+        assert len(results) <= 7, "its segments come again and again"
+        time.sleep(0.2)  # a busy tower: the child has long died when its first segments are taken
+    decoder.close()
+    kinds = [r.error_type if isinstance(r, Reject) else r.key for r in results]  # type: ignore[union-attr]
+    assert kinds == ["0-1000", "1000-2000", "2000-3000", "3000-4000", "4000-5000", "DecoderCrash", ""]
 
 
 def test_results_come_in_order_and_bad_files_are_rejects_with_their_stage(tmp_path: Path) -> None:

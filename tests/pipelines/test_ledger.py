@@ -106,6 +106,34 @@ def test_a_paused_writer_cannot_commit_after_another_took_over(db: str, rows_bef
     assert _ids(uri) == sorted([*rows_before, "a", "b"])
 
 
+def test_a_writer_that_could_not_fence_off_the_last_one_leaves_that_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = str(tmp_path / "db")
+    uri = table_uri(db, "media")
+    paused = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
+    its_ledger = _ledger(db, paused, "paused")
+    its_ledger.commit(_staged(uri, "old"), [])
+    version, staged = its_ledger.dataset.version, _staged(uri, "a")
+
+    def away(*_: object, **__: object) -> object:
+        raise OSError("the store is away")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="away"):  # noqa: SIM117
+        with Lease(db, "media", "unlucky", ttl_s=RUN_OUT_S, renew_s=1000) as lease:
+            patch.setattr(lance.LanceDataset, "commit", away)
+            patch.setattr("pipelines.ledger.ATTEMPTS", 1)
+            Ledger(uri, lease, "unlucky")
+    with Lease(db, "media", "next", ttl_s=RUN_OUT_S, renew_s=1000) as lease:
+        other = _ledger(db, lease, "next")
+        with pytest.raises(OSError, match=r"onflict|ncompatible"):
+            lance.LanceDataset.commit(uri, lance.Transaction(version, _operation_at(uri, version, staged)), max_retries=0)
+        other.commit(_staged(uri, "a"), [])
+    assert _ids(uri) == ["a", "old"]
+    with Lease(db, "media", "last") as lease:
+        assert not lease.took_over, "the one that fenced gave the lease back"
+
+
 def _operation_at(uri: str, version: int, staged: list[FragmentMetadata]) -> object:
     from pipelines.ledger import _operation
 

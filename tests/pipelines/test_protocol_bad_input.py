@@ -189,6 +189,7 @@ def test_a_lease_of_a_dead_process_elsewhere_is_waited_for_and_then_taken_over(t
     _foreign(tmp_path, age_s=TIME_TO_LIVE_S + 1)
     with Lease(str(tmp_path), "media", "next") as lease:
         assert lease.took_over
+        lease.fenced()
     with Lease(str(tmp_path), "media", "after it") as lease:
         assert not lease.took_over
 
