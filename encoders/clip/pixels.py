@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from encoders.media.image import decode_image
+from encoders.media.image import decode_image, middle
 from encoders.media.types import Media
 from encoders.media.video import decode_video
 
@@ -51,7 +51,8 @@ class Pixels:
         return {"image": self.of(decode_image(media).rgb())}
 
     def of(self, picture: Image.Image) -> np.ndarray:
-        """An RGB picture as uint8 (3, H, W)."""
+        """An RGB picture as uint8 (3, H, W); of a strip, where a crop follows, only the middle is enlarged."""
+        picture = middle(picture) if self.mode in ("shortest", "cover") else picture
         resized_HWC = resized(picture, self._target(picture.height, picture.width), self.resample, self.backend)
         return np.ascontiguousarray(self._cropped(resized_HWC).transpose(2, 0, 1))
 

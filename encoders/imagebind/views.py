@@ -16,12 +16,11 @@ from PIL import Image
 
 from encoders.errors import TooLargeError
 from encoders.imagebind.clips import CLIP_S, Profiled, clip_starts
-from encoders.media.image import decode_image
+from encoders.media.image import MAX_ASPECT, decode_image, middle
 from encoders.media.types import Media
 from encoders.media.video import Clip, decode_video
 
 SIDE = 224  # pixels
-MAX_ASPECT = 64  # long over short side; beyond it, what the centre is cut from takes gigabytes
 DECODE_SIDE = 2 * SIDE  # a large JPEG is decoded no smaller than this: 0.3 levels off on average, up to 5 times as fast
 VIDEO_CLIPS = 5
 
@@ -42,7 +41,7 @@ class ImagePixels(Profiled):
             MediaError: damaged or too large; with profile "reference", longer than MAX_ASPECT times its short side.
         """
         picture = decode_image(media)
-        square = centre(picture.as_stored()) if self.exact else centre(_middle(picture.rgb(at_least=DECODE_SIDE)))
+        square = centre(picture.as_stored()) if self.exact else centre(middle(picture.rgb(at_least=DECODE_SIDE)))
         return {"image": np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))}
 
 
@@ -53,13 +52,6 @@ def centre(image: Image.Image) -> Image.Image:
     size = (SIDE, long_side(long, short)) if image.width <= image.height else (long_side(long, short), SIDE)
     left, top = (round((side - SIDE) / 2) for side in size)  # halves to the even number
     return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + SIDE, top + SIDE))
-
-
-def _middle(image: Image.Image) -> Image.Image:
-    """The image; of a strip beyond MAX_ASPECT its middle."""
-    width, height = (min(side, MAX_ASPECT * min(image.size)) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image if (width, height) == image.size else image.crop((left, top, left + width, top + height))
 
 
 def _check_aspect(long: int, short: int) -> None:

@@ -13,6 +13,7 @@ from encoders.media.previews import LONGEST_SIDE, picture_preview
 from encoders.media.types import Facts, Media, read_media
 
 MAX_PIXELS = 150_000_000  # width times height of the file, before any scaling
+MAX_ASPECT = 64  # long over short side; beyond it, what a centre is cut from would take gigabytes once it is enlarged
 # What Pillow's format plugins raise on damaged files.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, TypeError, OverflowError)
 _ORIENTATION = 0x0112  # the EXIF tag; its values 2 to 8 and what sets them upright:
@@ -143,6 +144,13 @@ def centre_square(image: Image.Image, side: int) -> Image.Image:
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
     return image.resize((side, side), Image.Resampling.BOX, box=(left, top, left + edge, top + edge))
+
+
+def middle(image: Image.Image) -> Image.Image:
+    """The image; of a strip beyond MAX_ASPECT its middle."""
+    width, height = (min(side, MAX_ASPECT * min(image.size)) for side in image.size)
+    left, top = -((width - image.width) // 2), -((height - image.height) // 2)  # as much on either side: the centre stays
+    return image if (width, height) == image.size else image.crop((left, top, image.width - left, image.height - top))
 
 
 def _damaged(image: Image.Image, error: Exception) -> DecodeError:

@@ -15,6 +15,7 @@ from hf_models import model_of, save_model, save_tokenizer
 from PIL import Image
 from safetensors.torch import load_file
 
+from encoders.clip.pixels import Mode, Pixels
 from encoders.encoder import Encoder
 from encoders.errors import SpaceError
 from encoders.space import Space, load_space
@@ -94,6 +95,15 @@ def test_pixels_equal_the_processors_before_mean_and_deviation(kind: str, folder
     for picture in pictures():
         theirs = processor(images=picture, do_normalize=False, do_rescale=False, return_tensors="np")["pixel_values"][0]
         np.testing.assert_array_equal(space.preprocess("image", picture)["image"], theirs)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "cover"])
+@pytest.mark.parametrize("width", [30_000, 30_001])
+def test_of_a_strip_only_the_middle_is_enlarged(mode: Mode, width: int) -> None:
+    slope = np.linspace(0, 255, width).astype(np.uint8)
+    levels = Pixels((224, 224), (224, 224), mode).of(Image.fromarray(np.repeat(slope[None, :, None], 3, 2)))
+    assert levels.shape == (3, 224, 224)
+    assert np.abs(levels.astype(int) - 127).max() <= 1
 
 
 @pytest.mark.parametrize("kind", [*PICTURE_KINDS, "clap", "clap-fused"])
