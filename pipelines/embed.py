@@ -164,7 +164,7 @@ def embed(settings: EmbedSettings) -> EmbedReport:
     return report
 
 
-def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progress: EmbedProgress, seen: Seen) -> Planner:
+def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progress: EmbedProgress, seen: Seen) -> None:
     """Plan, then embed modality by modality; what was committed stays, whatever happens.
 
     Args:
@@ -173,9 +173,6 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
         report: filled in.
         progress: told.
         seen: the sources that the corpus has named; grows.
-
-    Returns:
-        The plan, to be asked what is gone.
     """
     tally, corpus, commits = report.tally, prepared.corpus, ledger.commits
     writer = Writer(ledger, prepared.rejects(report.run_id), corpus.id, tally)
@@ -208,7 +205,6 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
             writer.save()
             raise
     report.commits = ledger.commits - commits
-    return planner
 
 
 def planner_of(prepared: Prepared, dataset: Any | None, report: EmbedReport, seen: Seen) -> Planner:

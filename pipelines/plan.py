@@ -7,7 +7,7 @@ sources that the table has of this corpus, and the corpus has no more, can be as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,24 +135,6 @@ class Planner:
         counts = {"new": stored == ABSENT, "changed": (stored == OTHER) & ~stale, "stale": (stored == OTHER) & stale}
         self._tally.planned.update({reason: int(chosen.sum()) for reason, chosen in counts.items() if chosen.any()})
 
-    def gone(self, batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
-        """Of rows with `source_id`, `uri` and `modality`, the sources that the corpus did not list; to be asked after the plan.
-
-        Those of the table, or of the rejects, where a modality may be "".
-
-        A source that was listed without its modality being known, or of a modality without an encoder here, is not gone.
-        """
-        for batch in batches:
-            known = pa.array([m in self._recipes or not m for m in batch["modality"].to_pylist()], pa.bool_())
-            rows = pa.table(batch).filter(known)
-            if not rows.num_rows:
-                continue
-            absent = pa.array(~self._seen.holds(*id_words(rows["source_id"])))
-            rows = rows.filter(absent)
-            if rows.num_rows:
-                nameless = pa.array([source_id(uri, "") for uri in rows["uri"].to_pylist()])
-                yield from rows.filter(pa.array(~self._seen.holds(*id_words(nameless))))["source_id"].to_pylist()
-
     def _once_ambiguous(self, batch: pa.Table) -> list[str]:
         """Rejects from when it was not known what these sources are; the table holds them now."""
         if not len(self._rejects) or not batch.num_rows:
@@ -241,3 +223,29 @@ class Planner:
             self._met[modality] += int(same.sum())
             left = left[~same]
         return found
+
+
+def gone(batches: Iterable[pa.RecordBatch], modalities: Collection[str], listings: Iterable[Seen]) -> Iterator[str]:
+    """Of rows with `source_id`, `uri` and `modality`, of a table or its rejects, the sources that no listing has named.
+
+    A source that was listed without its modality being known, or of a modality without an encoder here, is not gone.
+
+    Args:
+        batches: the rows; of rejects, a modality may be "".
+        modalities: of the space.
+        listings: what each corpus of the run has named: a source may lie in two of them.
+    """
+    listings = list(listings)
+
+    def unnamed(rows: pa.Table, ids: pa.Array | pa.ChunkedArray) -> pa.Table:
+        words = id_words(ids)
+        return rows.filter(pa.array(~np.logical_or.reduce([seen.holds(*words) for seen in listings])))
+
+    for batch in batches:
+        known = pa.array([m in modalities or not m for m in batch["modality"].to_pylist()], pa.bool_())
+        rows = pa.table(batch).filter(known)
+        if rows.num_rows:
+            rows = unnamed(rows, rows["source_id"])
+        if rows.num_rows:
+            rows = unnamed(rows, pa.array([source_id(uri, "") for uri in rows["uri"].to_pylist()]))
+            yield from rows["source_id"].to_pylist()

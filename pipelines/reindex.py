@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,9 +29,8 @@ from pipelines.holdings import of_corpus
 from pipelines.known import Seen, id_words
 from pipelines.lease import Lease
 from pipelines.ledger import Ledger
-from pipelines.plan import Planner
+from pipelines.plan import gone
 from pipelines.progress import EmbedProgress
-from pipelines.rejects import Rejects
 from pipelines.report import Audit, EmbedReport, Tally
 from pipelines.runs import append_run
 from pipelines.table import open_table
@@ -143,54 +142,59 @@ def reindex(settings: ReindexSettings) -> ReindexReport:
 def _run(each: Sequence[Prepared], ledger: Ledger, report: ReindexReport, settings: ReindexSettings) -> None:
     """Embed every corpus, then delete: what has moved is at its new place before it leaves the old one."""
     seen: dict[str, Seen] = {}
-    planners: dict[str, tuple[Planner, EmbedReport]] = {}  # of each corpus the last listing, which knows the earlier ones
+    last: dict[str, EmbedReport] = {}  # of each corpus
     for prepared, one in zip(each, report.corpora, strict=True):
         with EmbedProgress(one.tally) as progress:
-            planner = embed_corpus(prepared, ledger, one, progress, seen.setdefault(prepared.corpus.id, Seen()))
-        planners[prepared.corpus.id] = planner, one
-    rejects = each[0].rejects(report.run_id)
-    for corpus, (planner, one) in planners.items():
-        gone = _gone(ledger.dataset, corpus, planner, one.tally, report, settings.max_delete_fraction)
-        if gone:
-            ledger.commit([], gone)
+            embed_corpus(prepared, ledger, one, progress, seen.setdefault(prepared.corpus.id, Seen()))
+        last[prepared.corpus.id] = one
+    rejects, modalities = each[0].rejects(report.run_id), each[0].recipes
+    for corpus, one in last.items():
+        vanished = _gone(ledger.dataset, corpus, modalities, seen.values(), one.tally, report, settings.max_delete_fraction)
+        if vanished:
+            ledger.commit([], vanished)
         ledger.check_lease()
-        rejects.clear(_gone_rejects(rejects, corpus, planner))
+        rejects.clear(list(gone(rejects.of_corpus(of_corpus(corpus)), modalities, seen.values())))
 
 
 def _plan_only(each: Sequence[Prepared], report: ReindexReport, settings: ReindexSettings) -> None:
     seen: dict[str, Seen] = {}
-    planners: dict[str, tuple[Planner, EmbedReport]] = {}
+    last: dict[str, EmbedReport] = {}
     dataset = open_table(each[0].uri)
     for prepared, one in zip(each, report.corpora, strict=True):
         planner = planner_of(prepared, dataset, one, seen.setdefault(prepared.corpus.id, Seen()))
         for _ in planner.batches():
             pass
-        planners[prepared.corpus.id] = planner, one
-    for corpus, (planner, one) in planners.items():
-        _gone(dataset, corpus, planner, one.tally, report, settings.max_delete_fraction)
+        last[prepared.corpus.id] = one
+    for corpus, one in last.items():
+        _gone(dataset, corpus, each[0].recipes, seen.values(), one.tally, report, settings.max_delete_fraction)
 
 
-def _gone(dataset: Any | None, corpus: str, planner: Planner, tally: Tally, report: ReindexReport, most: float) -> list[str]:
+def _gone(
+    dataset: Any | None,
+    corpus: str,
+    modalities: Collection[str],
+    listings: Iterable[Seen],
+    tally: Tally,
+    report: ReindexReport,
+    most: float,
+) -> list[str]:
     """The sources to delete, counted; none where they are a larger share of the corpus' sources than `most`."""
     if dataset is None:
         return []
     columns = ["source_id", "uri", "modality"]
-    gone = list(dict.fromkeys(planner.gone(dataset.to_batches(columns=columns, filter=of_corpus(corpus)))))
-    if not gone:
+    rows = dataset.to_batches(columns=columns, filter=of_corpus(corpus))
+    vanished = list(dict.fromkeys(gone(rows, modalities, listings)))
+    if not vanished:
         return []
     words = [
         id_words(b["source_id"])[0] for b in dataset.to_batches(columns=["source_id"], filter=of_corpus(corpus)) if b.num_rows
     ]
     held = len(np.unique(np.concatenate(words)))
-    if len(gone) > most * held:
+    if len(vanished) > most * held:
         report.refused.append(
-            f"{corpus}: {len(gone):,} of {held:,} sources are gone, above --max-delete-fraction {most}: none was deleted. "
+            f"{corpus}: {len(vanished):,} of {held:,} sources are gone, above --max-delete-fraction {most}: none was deleted. "
             "If they are meant to go, run it again with --max-delete-fraction 1"
         )
         return []
-    tally.deleted = len(gone)
-    return gone
-
-
-def _gone_rejects(rejects: Rejects, corpus: str, planner: Planner) -> list[str]:
-    return list(planner.gone(rejects.of_corpus(of_corpus(corpus))))
+    tally.deleted = len(vanished)
+    return vanished

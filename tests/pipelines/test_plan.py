@@ -12,8 +12,8 @@ from encoders import load_space
 from pipelines.corpus import Corpus, open_corpus
 from pipelines.holdings import Holdings
 from pipelines.identity import recipe, source_id
-from pipelines.known import Known, id_words, state_hash
-from pipelines.plan import Planner, Work
+from pipelines.known import Known, Seen, id_words, state_hash
+from pipelines.plan import Planner, Work, gone
 from pipelines.report import Tally
 
 SPACE = load_space("demo")
@@ -111,3 +111,14 @@ def test_a_million_known_sources_are_compared_without_their_names() -> None:
     known = Known([(ids, states)])
     assert known.compare(ids[:1000], states[:1000]).tolist() == [1] * 1000
     assert sum(words.nbytes for run in known.runs for words in run) == 16 * len(np.unique(ids))
+
+
+def test_what_any_corpus_of_the_run_has_named_is_not_gone() -> None:
+    uris = ["m/a", "m/b", "m/c", "m/d", "m/e"]
+    modalities = ["image", "image", "image", "image", "smell"]
+    ids = [source_id(uri, modality) for uri, modality in zip(uris, modalities, strict=True)]
+    batch = pa.RecordBatch.from_pydict({"source_id": ids, "uri": uris, "modality": modalities})
+    one, other = Seen(), Seen()
+    one.add(*id_words(pa.array([ids[0]])))
+    other.add(*id_words(pa.array([ids[1], source_id("m/c", "")])))
+    assert list(gone([batch], {"image"}, {"one": one, "other": other}.values())) == [ids[3]]
