@@ -19,6 +19,7 @@ from encoders.media.text import decode_text
 
 TIMED = ("audio", "imu", "video")  # whose decoded media have `duration_s` and `part(start_s, end_s)`
 PART_S = 300.0  # of a medium that one task works on, about
+SCENE_PART_S = 60.0  # where every frame is decoded to find the cuts: of a 4K film too well within the time an item may take
 SHORTEST_S = 0.001  # what is left at the end of a medium; keys are in milliseconds, and less would give two windows one key
 _WINDOWS = re.compile(r"(?P<length>\d+(\.\d+)?)s?(/(?P<hop>\d+(\.\d+)?)s?)?")
 
@@ -28,7 +29,8 @@ class Cut:
     """How the sources of one modality become items.
 
     "whole": one item a source. "windows": `length_s` long, one every `hop_s`, the last one moved back to end with the medium.
-    "scenes": from cut to cut of a video. "context": parts of a text that fit the tower's context.
+    "scenes": from cut to cut of a video, and cut at every full minute too (SCENE_PART_S).
+    "context": parts of a text that fit the tower's context.
     """
 
     kind: Literal["whole", "windows", "scenes", "context"] = "whole"
@@ -43,7 +45,7 @@ class Cut:
     @property
     def mark(self) -> str:
         """The name, and whatever else decides where the segments lie."""
-        return f"{self.name} {SCENES} {PART_S:g}" if self.kind == "scenes" else self.name
+        return f"{self.name} {SCENES} {SCENE_PART_S:g}" if self.kind == "scenes" else self.name
 
 
 WHOLE = Cut()
@@ -113,7 +115,7 @@ def count_parts(cut: Cut, decoded: Any) -> int:
     if cut.kind == "windows":
         return -(-_window_count(cut, _duration_s(decoded)) // _windows_a_part(cut))
     if cut.kind == "scenes":
-        return max(1, math.ceil(_duration_s(decoded) / PART_S))
+        return max(1, math.ceil(_duration_s(decoded) / SCENE_PART_S))
     return 1
 
 
@@ -129,7 +131,7 @@ def segments(cut: Cut, encoder: Encoder, decoded: Any, part: int) -> Sequence[Se
         starts_s = [min(k * cut.hop_s, last_s) for k in range(part * each, min(count, (part + 1) * each))]
         return [_timed(decoded, start_s, min(start_s + cut.length_s, duration_s)) for start_s in starts_s]
     if cut.kind == "scenes":
-        found = find_scenes(decoded, part * PART_S, min((part + 1) * PART_S, decoded.duration_s))
+        found = find_scenes(decoded, part * SCENE_PART_S, min((part + 1) * SCENE_PART_S, decoded.duration_s))
         return [_timed(decoded, start_s, end_s) for start_s, end_s in found]
     if cut.kind == "context" and encoder.spans is not None:
         text = decode_text(decoded)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Self
@@ -105,6 +105,26 @@ class Clip:
                 frames.append(frames[-1] if frame is None else self._convert(converter, frame, at_least))
         return np.stack(frames)
 
+    def stream(self, start_s: float, end_s: float, at_least: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
+        """Every frame between two times, decoded in one pass from the keyframe before; one at least, and one held at a time.
+
+        Args:
+            start_s, end_s: seconds from the start of the clip.
+            at_least: as of `frames`.
+
+        Yields:
+            Since when it is shown, in seconds from the start of the clip, and the frame, uint8 (H, W, 3). The first is the one
+            on show at `start_s`.
+
+        Raises:
+            DecodeError: damaged, without frames, or cut off before half of what comes before `end_s`.
+        """
+        first_s, last_s = self._start_s + start_s, self._start_s + min(end_s, self.duration_s)
+        with open_container(self._media) as container:
+            stream, converter = _video_stream(container), VideoReformatter()
+            for shown_s, frame in _frames_between(container, stream, first_s, last_s, 1 / self.rate_hz):
+                yield max(start_s, shown_s - self._start_s), self._convert(converter, frame, at_least)
+
     @property
     def num_frames(self) -> int:
         """How many frames there are; found by reading every packet, though decoding none."""
@@ -176,6 +196,14 @@ class ArrayClip(Clip):
         at = np.clip(np.floor((self._start_s + np.asarray(times_s)) * self.rate_hz + 1e-6), 0, len(self._frames) - 1)
         return self._frames[at.astype(int)]  # type: ignore[no-any-return]
 
+    def stream(self, start_s: float, end_s: float, at_least: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
+        """As of `Clip`; frames come in their own size."""
+        slack_s = 0.25 / self.rate_hz
+        at_s, until_s = self._start_s + start_s + slack_s, self._start_s + min(end_s, self.duration_s) - slack_s
+        first = max(0, min(bisect_right(self._times_s, at_s), len(self._frames)) - 1)
+        for k in range(first, max(first + 1, bisect_left(self._times_s, until_s))):
+            yield max(start_s, self._times_s[k] - self._start_s), self._frames[k]
+
     def numbered(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
         """As of `Clip`."""
         first, _ = self._numbers()
@@ -241,6 +269,32 @@ def _frames_on_show(
         if following is None and shown_s + frame_s < MIN_SHARE * time_s:
             raise DecodeError(f"the video ends at {shown_s:.1f} s of {duration_s:.1f} s: cut off; copy the file again")
         yield shown if fresh else None
+
+
+def _frames_between(
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    start_s: float,
+    end_s: float,
+    frame_s: float,
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """The frame on show at `start_s`, or else the next there is, and those that follow before `end_s`; with their times."""
+    if start_s > SEEK_GAP_S:
+        container.seek(_to_pts(stream, start_s), stream=stream)
+    decoder = _timed_frames(container, stream, frame_s)
+    shown = next(decoder, None)
+    if shown is None:
+        raise DecodeError("the video has no frame that can be decoded; write the file again")
+    for following in decoder:
+        if following[0] >= end_s - frame_s / 4:
+            break
+        if following[0] > start_s + frame_s / 4:
+            yield shown
+        shown = following
+    else:
+        if shown[0] + frame_s < MIN_SHARE * end_s:
+            raise DecodeError(f"the video ends at {shown[0]:.1f} s, before {end_s:.1f} s: cut off; copy the file again")
+    yield shown
 
 
 def _frames_numbered(
