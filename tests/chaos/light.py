@@ -41,7 +41,7 @@ def _embed_all(prepared: Any, todo: Any, writer: Any, report: Any, progress: Any
             ledger = writer._ledger
             writer._pending.staged.append(stage(ledger.uri, ledger.dataset.schema, rows))
             writer._commit()
-            done += rows.num_rows // SEGMENTS
+            done += rows.num_rows - (rows.num_rows - rows["_reject_stage"].null_count) // SEGMENTS  # rejects are one row each
             progress.update(done)
 
 

@@ -33,9 +33,14 @@ SEGMENTS = "audio=0.25"  # two items a sound: its rows must come and go together
 CHANGED = 3  # every third source changes
 NEW_IMAGES = 20
 SPOILT, MENDED = ("image/000.jpg", "image/003.jpg"), ("image/broken-0.jpg", "image/broken-1.jpg")
-# Ray's workers are nice to others by default, and would starve on a machine that is busy with other tests.
-ENVIRONMENT = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-
+# On a machine that is busy with other tests Ray's workers, which are nice to others by default, would starve, and a node that
+# answers late would be given up.
+ENVIRONMENT = {
+    "RAY_worker_niceness": "0",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+}
 
 # Drivers are forked from a process that has only imported the job: it costs as much as all the rest of a small run.
 FORKS = multiprocessing.get_context("forkserver")
