@@ -1,12 +1,12 @@
 """Are our towers as fast as the modules people use? In: nothing. Out: benchmarks/results/tower_speed.json, and ratios.
 
-    .venv/bin/python -m benchmarks.tower_speed
+    .venv/bin/python -m benchmarks.tower_speed [--check]
 
 Float32 on one CPU thread, evaluation mode, random weights: a forward of ImageBind's vision and text towers beside open_clip's
 modules of the same size (a ViT-B with patches of 14; CLIP's text transformer), and of its audio tower beside a trunk of torch's
 own nn.MultiheadAttention with `add_bias_kv`, as the published model is made. Forwards take turns in one process, A B B A. What
 is compared is the process's CPU time, because the machine may be shared: the ratio is of medians, theirs over ours, so that
-above 1 ours is faster.
+above 1 ours is faster. --check: exit 1 if any such ratio is below 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,11 +117,12 @@ def compare(mine: Forward, theirs: Forward) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure, write the result, print it."""
+def main() -> int:
+    """Measure, write the result, print it, judge."""
     torch.set_num_threads(1)
     with torch.inference_mode():
         runs = {f"{name}, batch {batch}": compare(*pair) for batch in BATCHES for name, pair in contests(batch).items()}
+    passed = all(run["ratio"] >= GOAL for run in runs.values())
     result = {
         "what": "CPU time of a float32 forward, ours against open_clip's module or torch's own parts; ratio theirs / ours",
         "machine": f"{psutil.cpu_count()} CPUs, one thread used, {platform.machine()}",
@@ -129,10 +131,12 @@ def main() -> None:
         "rounds": ROUNDS,
         "goal": GOAL,
         "runs": runs,
+        "passed": passed,
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
+    return int(not passed and "--check" in sys.argv)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -226,7 +226,7 @@ def build_encoder(
     """An untrained encoder by its registered name; `assets` go to its factory as they are, if there are any.
 
     Raises:
-        SpaceError: no such architecture; the message names those that are there.
+        SpaceError: no such architecture, or a setting that it does not take or lacks; the message names those that there are.
     """
     _discover()
     if architecture not in _factories:
@@ -234,7 +234,18 @@ def build_encoder(
             f"no encoder {architecture!r} is registered here; there are {', '.join(sorted(_factories))}. If a package "
             f"provides it (entry-point group {ENTRY_POINT_GROUP!r}), install it on every worker."
         )
-    return _factories[architecture](**(settings or {}), **({"assets": assets} if assets else {}))
+    factory = _factories[architecture]
+    given = {**(settings or {}), **({"assets": assets} if assets else {})}
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**given)  # not the call itself: what goes wrong inside is another matter
+    except TypeError as error:
+        known = ", ".join(signature.parameters)
+        raise SpaceError(
+            f"encoder {architecture!r} cannot be built with these settings: {error}; it takes {known}. "
+            "Correct them, or if another version of the program wrote them, install that version."
+        ) from error
+    return factory(**given)
 
 
 def seeded_tower(encoder: Encoder, seed: int) -> nn.Module:

@@ -281,5 +281,10 @@ def _encoder(root: str, modality: str, entry: Mapping[str, Any]) -> Encoder:
         except FileNotFoundError as error:
             raise SpaceError(f"{root}/assets/{modality} has no {asset!r}, as space.json says; save the space again") from error
     encoder = build_encoder(entry["architecture"], entry["settings"], assets)
+    if encoder.modality != modality:
+        raise SpaceError(
+            f"{root}/space.json has {encoder.architecture!r}, an encoder of {encoder.modality}, under {modality!r}; "
+            f"put it under {encoder.modality!r} or save the space again"
+        )
     weights = Weights(f"{root}/{entry['weights']}")
     return encoder.with_weights(weights, entry["fingerprint"], entry["logit_scale"], entry["card"], entry.get("logit_bias"))

@@ -9,10 +9,14 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
+
+from encoders.errors import SpaceError
+
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def family_of(name: str) -> ModuleType | None:
@@ -44,3 +48,28 @@ def spelled(name: str, options: Mapping[str, Any]) -> str:
         else:
             words[key] = json.dumps(value, sort_keys=True) if isinstance(value, Mapping | bool) else str(value)
     return f"{name}?{urlencode(words, safe='/:,@')}" if words else name
+
+
+def flag(value: bool | str) -> bool:
+    """A yes or no that may stand in a name: true, 1 or yes; false, 0 or no.
+
+    Raises:
+        SpaceError: another word.
+    """
+    word = str(value).lower()
+    if word not in _FLAGS:
+        raise SpaceError(f"{value!r} is neither yes nor no; write true or false")
+    return _FLAGS[word]
+
+
+def chosen(modalities: str | Sequence[str] | None, known: Sequence[str], model: str) -> list[str]:
+    """Those of `known` that are asked for, in its order, by a list or words with commas; None: all.
+
+    Raises:
+        SpaceError: one that the model has not.
+    """
+    words = modalities.split(",") if isinstance(modalities, str) else known if modalities is None else modalities
+    asked = [word.strip() for word in words]
+    if unknown := [word for word in asked if word not in known]:
+        raise SpaceError(f"{model} has no modality {unknown[0]!r}; it has {', '.join(known)}")
+    return [modality for modality in known if modality in asked]

@@ -17,7 +17,7 @@ from encoders.clip.hf_towers import Checkpoint
 from encoders.clip.tokens import ASSET
 from encoders.encoder import Encoder, build_encoder
 from encoders.errors import SpaceError
-from encoders.families import spelled
+from encoders.families import chosen, flag, spelled
 from encoders.space import Space, space_fingerprint
 
 NAMES = ("hf:",)
@@ -106,9 +106,9 @@ def load(
         SpaceError: not here, of a kind that is not known, or incomplete.
     """
     repository = name.removeprefix("hf:")
-    directory = hub.directory_of(repository, _flag(download), revision)
+    directory = hub.directory_of(repository, flag(download), revision)
     source = _source(directory, text_head)
-    wanted = _wanted(modalities, source.kind)
+    wanted = chosen(modalities, MODALITIES[source.kind], f"a {source.kind} model")
     usual = FRAMES.get(source.kind, 8)
     made: dict[str, Any] = {"frames": int(frames or usual), "seconds": float(seconds)}
     encoders = {modality: _encoder(source, modality, int(context or 0), **made) for modality in wanted}
@@ -118,7 +118,7 @@ def load(
     local = Path(repository).expanduser().is_dir()
     options = {
         "revision": revision,
-        "modalities": list(wanted) if modalities else None,
+        "modalities": wanted if modalities else None,
         "frames": frames,
         "context": context,
         "seconds": None if float(seconds) == PE_SECONDS else seconds,
@@ -274,20 +274,6 @@ def _scale_kind(kind: str) -> str:
 
 def _anchor(source: _Source) -> str:
     return next(modality for modality in ANCHORS if modality in MODALITIES[source.kind])
-
-
-def _wanted(modalities: Sequence[str] | str | None, kind: str) -> tuple[str, ...]:
-    has = MODALITIES[kind]
-    asked = modalities.split(",") if isinstance(modalities, str) else modalities
-    if asked is None:
-        return has
-    if unknown := sorted(set(asked) - set(has)):
-        raise SpaceError(f"a {kind} model has no {unknown[0]!r}; it has {', '.join(has)}")
-    return tuple(asked)
-
-
-def _flag(value: bool | str) -> bool:
-    return value if isinstance(value, bool) else value.lower() in ("true", "1", "yes")
 
 
 def _transformers() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from encoders.cache import cache_folder, fetch
 from encoders.encoder import Encoder, build_encoder
 from encoders.errors import SpaceError
-from encoders.families import spelled
+from encoders.families import chosen, flag, spelled
 from encoders.imagebind.model import ALIASES, MAX_SCALE
 from encoders.imagebind.model import MODALITIES as OFFICIAL
 from encoders.space import Space, space_fingerprint
@@ -64,20 +64,20 @@ def load(
     Raises:
         SpaceError: no checkpoint, or an unknown modality, profile or setting.
     """
-    chosen = _chosen(modalities)
+    wanted = chosen(modalities, MODALITIES, "ImageBind")
     if profile not in ("bindery", "reference"):
         raise SpaceError(f"profile {profile!r} is neither 'bindery' nor 'reference'")
     made = _mapping("sizes", sizes)
-    file = _checkpoint(checkpoint, download in (True, "true"))
+    file = _checkpoint(checkpoint, flag(download))
     given = _mapping("settings", settings)
-    _chosen(list(given))
-    encoders = {modality: _encoder(modality, file, made, profile, given.get(modality, {})) for modality in chosen}
+    chosen(list(given), MODALITIES, "ImageBind")  # or it is refused
+    encoders = {modality: _encoder(modality, file, made, profile, given.get(modality, {})) for modality in wanted}
     image = _encoder("image", file, made, "bindery", {})  # the space is the same whatever is loaded of it, and however prepared
     if "image" in encoders and encoders["image"].settings == image.settings:
         image = encoders["image"]  # whose fingerprint is computed once
     options = {
         "checkpoint": file if checkpoint is not None else None,
-        "modalities": chosen if len(chosen) < len(MODALITIES) else None,
+        "modalities": wanted if len(wanted) < len(MODALITIES) else None,
         "profile": profile if profile != "bindery" else None,
         "settings": given or None,
         "sizes": made or None,
@@ -118,15 +118,6 @@ def _learned_scale(checkpoint: str) -> float:
 
 def _space_name(image: Encoder) -> str:
     return space_fingerprint(image.fingerprint, image.dim)
-
-
-def _chosen(modalities: str | Sequence[str] | None) -> list[str]:
-    if modalities is None:
-        return list(MODALITIES)
-    asked = modalities.split(",") if isinstance(modalities, str) else list(modalities)
-    if unknown := [modality for modality in asked if modality not in MODALITIES]:
-        raise SpaceError(f"ImageBind has no modality {unknown[0]!r}; it has {', '.join(MODALITIES)}")
-    return [modality for modality in MODALITIES if modality in asked]
 
 
 def _checkpoint(asked: str | Path | None, download: bool) -> str:

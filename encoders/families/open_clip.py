@@ -16,7 +16,7 @@ from encoders.clip.open_clip_files import Files, TowerWeights
 from encoders.clip.tokens import ASSET
 from encoders.encoder import Encoder, build_encoder
 from encoders.errors import SpaceError
-from encoders.families import spelled
+from encoders.families import chosen, flag, spelled
 from encoders.space import Space, space_fingerprint
 
 NAMES = ("open_clip:",)
@@ -48,11 +48,11 @@ def load(
         SpaceError: not here, or of a kind that is not known.
     """
     model_name = name.removeprefix("open_clip:")
-    fetch = download if isinstance(download, bool) else download.lower() in ("true", "1", "yes")
+    fetch = flag(download)
     files = open_clip_files.files_of(model_name, checkpoint, fetch)
     if "multimodal_cfg" in files.model:
         raise SpaceError(f"{model_name} is a CoCa, which is not known here; take a CLIP or SigLIP of open_clip's list")
-    wanted = _wanted(modalities)
+    wanted = chosen(modalities, MODALITIES, "a model of open_clip")
     dim = int(files.model["embed_dim"])
     anchor = _encoder(files, "image", int(frames), fetch)
     others = {modality: _encoder(files, modality, int(frames), fetch) for modality in wanted if modality != "image"}
@@ -60,7 +60,7 @@ def load(
     local = files.folder is not None and Path(model_name).expanduser().is_dir()
     options = {
         "checkpoint": str(files.checkpoint) if checkpoint else None,
-        "modalities": list(wanted) if modalities else None,
+        "modalities": wanted if modalities else None,
         "frames": None if int(frames) == FRAMES else frames,
     }
     return Space(
@@ -141,15 +141,6 @@ def _tokens(files: Files, download: bool) -> tuple[dict[str, Any], bytes]:
         "zeroed": tokenizer.sep_token_id if asked.get("strip_sep_token") else None,
     }
     return tokens, tokenizer.backend_tokenizer.to_str().encode()
-
-
-def _wanted(modalities: Sequence[str] | str | None) -> tuple[str, ...]:
-    asked = modalities.split(",") if isinstance(modalities, str) else modalities
-    if asked is None:
-        return MODALITIES
-    if unknown := sorted(set(asked) - set(MODALITIES)):
-        raise SpaceError(f"a model of open_clip has no {unknown[0]!r}; it has {', '.join(MODALITIES)}")
-    return tuple(asked)
 
 
 def _scale(checkpoint: Path) -> float:

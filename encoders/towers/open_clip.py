@@ -17,6 +17,7 @@ from torch import nn
 
 from encoders.clip.pixels import Frames, PixelNorm
 from encoders.encoder import Encoder, register
+from encoders.errors import SpaceError
 from encoders.media.image import decode_image, describe_image
 from encoders.media.text import decode_text
 from encoders.media.video import decode_video, describe_video
@@ -48,7 +49,8 @@ class ImageTower(nn.Module):
 
         self.norm = PixelNorm(pixels["mean"], pixels["std"], pixels["scale"])
         quick_gelu = model.get("quick_gelu", False)
-        self.visual = library._build_vision_tower(model["embed_dim"], deepcopy(model["vision_cfg"]), quick_gelu)
+        config = {**deepcopy(model["vision_cfg"]), "timm_model_pretrained": False}  # or timm fetches weights by itself
+        self.visual = library._build_vision_tower(model["embed_dim"], config, quick_gelu)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) -> (B, D), not normalised."""
@@ -72,7 +74,8 @@ class TextTower(nn.Module):
         from open_clip import model as library
 
         quick_gelu = model.get("quick_gelu", False)
-        self.text = library._build_text_tower(model["embed_dim"], deepcopy(model["text_cfg"]), quick_gelu)
+        config = {**deepcopy(model["text_cfg"]), "hf_model_pretrained": False}
+        self.text = library._build_text_tower(model["embed_dim"], config, quick_gelu)
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """int64 (B, L) -> (B, D), not normalised."""
@@ -86,7 +89,11 @@ def open_clip_image(model: Settings, pixels: Settings) -> Encoder:
     Args:
         model: "embed_dim", "vision_cfg" and perhaps "quick_gelu", as in open_clip's JSON.
         pixels: the fields of `Pixels`; "mean", "std", "scale" of the levels.
+
+    Raises:
+        SpaceError: the tower is a timm model of a hub or a folder.
     """
+    _refuse_sources(model)
     picture = picture_of(pixels)
     return Encoder(
         architecture="open_clip/image",
@@ -103,7 +110,8 @@ def open_clip_image(model: Settings, pixels: Settings) -> Encoder:
 
 @register("open_clip/video", small={"model": _SMALL_IMAGE, "pixels": _SMALL_PIXELS, "frames": 3})
 def open_clip_video(model: Settings, pixels: Settings, frames: int) -> Encoder:
-    """A model's video encoder: the mean of the unit vectors of `frames` frames."""
+    """A model's video encoder: the mean of the unit vectors of `frames` frames. Raises as the image's."""
+    _refuse_sources(model)
     picture = picture_of(pixels)
     return Encoder(
         architecture="open_clip/video",
@@ -129,7 +137,12 @@ def open_clip_text(
         tokens: the fields of `Tokens` but its tokenizer.
         tokenizer: a small tokenizer.json as settings; left out where `assets` holds it.
         assets: {"tokenizer.json": bytes}.
+
+    Raises:
+        SpaceError: the tower is one of transformers, which would be fetched by its name.
     """
+    if name := model["text_cfg"].get("hf_model_name"):
+        raise SpaceError(f"a text tower of transformers ({name!r}) is not known here; leave the text encoder out")
     preprocess = tokens_of(tokens, tokenizer, assets)
     return Encoder(
         architecture="open_clip/text",
@@ -144,3 +157,10 @@ def open_clip_text(
         spans=preprocess.spans,
         assets=assets or {},
     )
+
+
+def _refuse_sources(model: Settings) -> None:
+    """timm takes "hf-hub:..." and "local-dir:..." for a place to read from, whatever `pretrained` says."""
+    name = model["vision_cfg"].get("timm_model_name") or ""
+    if ":" in name or "/" in name:
+        raise SpaceError(f"timm model {name!r} is a place to read from, not an architecture; write timm's own name of it")

@@ -88,3 +88,27 @@ def test_a_part_of_a_space_keeps_its_name(tmp_path: Path) -> None:
     part = dataclasses.replace(demo, encoders={"text": demo.encoders["text"]}).save(tmp_path)
     assert part.fingerprint == demo.fingerprint
     assert part.encoders["text"].fingerprint == demo.encoders["text"].fingerprint
+
+
+def test_a_setting_that_an_encoder_does_not_take_or_lacks_is_named() -> None:
+    with pytest.raises(SpaceError, match=r"'demo/text' .* unexpected keyword argument 'colour'; it takes .*vocabulary"):
+        build_encoder("demo/text", {**small_settings("demo/text"), "colour": "red"})
+    with pytest.raises(SpaceError, match=r"'open_clip/image' .* missing a required argument: 'pixels'; it takes model, pixels"):
+        build_encoder("open_clip/image", {"model": {}})
+
+
+def test_a_mistake_inside_a_factory_is_not_taken_for_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    build_encoder("demo/text", small_settings("demo/text"))
+    monkeypatch.setitem(registry._factories, "toy/text", lambda: len(3))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="has no len"):
+        build_encoder("toy/text")
+
+
+def test_an_encoder_under_another_modalitys_name_is_refused(toy: Encoder, tmp_path: Path) -> None:
+    saved(toy, str(tmp_path))
+    document = (tmp_path / "space.json").read_text()
+    card = json.loads(document)
+    card["encoders"] = {"image": {**card["encoders"]["text"], "assets": []}}
+    (tmp_path / "space.json").write_text(json.dumps(card))
+    with pytest.raises(SpaceError, match="has 'toy/text', an encoder of text, under 'image'"):
+        load_space(tmp_path)

@@ -17,7 +17,7 @@ from hf_models import save_tokenizer
 from PIL import Image
 from safetensors.torch import save_file
 
-from encoders.encoder import build_encoder
+from encoders.encoder import build_encoder, small_settings
 from encoders.errors import SpaceError
 from encoders.space import load_space
 
@@ -281,3 +281,20 @@ def test_the_real_architectures_build_and_fit_their_names(architecture: str, dim
         ours |= text.build_tower().state_dict()
     wanted = {key if custom or key.startswith("visual.") else f"text.{key}": value.shape for key, value in whole.items()}
     assert {key: value.shape for key, value in ours.items()} == {k: v for k, v in wanted.items() if "logit" not in k}
+
+
+def test_no_setting_makes_a_tower_fetch_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # fetching fails
+    made = small_settings("open_clip/image")
+    timm = {"timm_model_name": "resnet10t", "timm_model_pretrained": True, "image_size": 64}
+    made["model"] = {"embed_dim": 16, "vision_cfg": timm}
+    build_encoder("open_clip/image", made).build_tower()
+    for kind, name in (("image", "hf-hub:timm/resnet10t.c3_in1k"), ("video", "local-dir:/etc")):
+        made = small_settings(f"open_clip/{kind}")
+        made["model"] = {"embed_dim": 16, "vision_cfg": {**timm, "timm_model_name": name}}
+        with pytest.raises(SpaceError, match="a place to read from"):
+            build_encoder(f"open_clip/{kind}", made)
+    text = small_settings("open_clip/text")
+    text["model"] = {"embed_dim": 16, "text_cfg": {"hf_model_name": "roberta-base"}}
+    with pytest.raises(SpaceError, match=r"text tower of transformers \('roberta-base'\)"):
+        build_encoder("open_clip/text", text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from encoders.errors import SpaceError
-from encoders.families import family_of, parse, spelled
+from encoders.families import chosen, family_of, flag, parse, spelled
 from encoders.space import load_space
 
 
@@ -42,3 +42,24 @@ def test_a_directory_or_shipped_space_takes_no_options(tmp_path: Path) -> None:
 def test_a_directory_is_found_though_its_name_is_a_familys(tmp_path: Path) -> None:
     load_space("demo").save(tmp_path / "imagebind-huge")
     assert load_space(tmp_path / "imagebind-huge").name == "demo"
+
+
+def test_a_flag_is_yes_no_or_refused() -> None:
+    assert all(flag(word) for word in (True, "true", "True", "1", "yes"))
+    assert not any(flag(word) for word in (False, "false", "0", "no"))
+    with pytest.raises(SpaceError, match="'ture' is neither yes nor no"):
+        flag("ture")
+
+
+def test_modalities_are_those_asked_for_in_the_models_order() -> None:
+    known = ("image", "text", "video")
+    assert chosen(None, known, "it") == list(known)
+    assert chosen("video, image", known, "it") == chosen(["video", "image", "video"], known, "it") == ["image", "video"]
+    with pytest.raises(SpaceError, match="it has no modality 'smell'; it has image, text, video"):
+        chosen("image,smell", known, "it")
+
+
+@pytest.mark.parametrize("name", ["imagebind-huge", "open_clip:ViT-B-32/laion2b_s34b_b79k", "hf:nobody/nothing"])
+def test_every_family_reads_download_alike(name: str) -> None:
+    with pytest.raises(SpaceError, match="'perhaps' is neither yes nor no"):
+        load_space(f"{name}?download=perhaps")
