@@ -23,6 +23,7 @@ from encoders.media.types import Facts
 
 ITEM_TIMEOUT_S = 120.0
 START_TIMEOUT_S = 180.0
+KILLED = "DecoderKilled"
 MEMORY_BYTES = 4 * 1024**3  # beyond what the child holds at its start
 
 
@@ -82,7 +83,7 @@ class Decoder:
     """A space's decoding child, replaced when it dies."""
 
     def __init__(self, space: str, ahead: int, item_timeout_s: float = ITEM_TIMEOUT_S) -> None:
-        self._arguments = [space, str(MEMORY_BYTES)]
+        self._arguments = [space, str(MEMORY_BYTES), str(item_timeout_s)]
         self._ahead = ahead  # how many decoded items may wait for the tower
         self._item_timeout_s = item_timeout_s
         self._start()
@@ -108,16 +109,25 @@ class Decoder:
         self._child.wait()
 
     def _pump(self, pending: list[Source], results: queue.Queue[Reply | BaseException]) -> None:
+        excused: Source | None = None  # it was being decoded when somebody killed the child, and is tried once more
         try:
             while pending:
                 self._send(pending)
-                done = 0
+                done, begun = 0, False
                 while done < len(pending):
                     reply = self._reply()
-                    done += reply.last
                     died = self._pipe.closed  # not before all that the child has sent is read: it died on what comes next
                     if died:
                         self._restart()
+                        if (
+                            isinstance(reply, Reject)
+                            and reply.error_type == KILLED
+                            and not begun
+                            and excused is not pending[done]
+                        ):
+                            excused = pending[done]
+                            break
+                    done, begun = done + reply.last, not reply.last
                     results.put(reply)
                     if died:
                         break
@@ -132,15 +142,22 @@ class Decoder:
                 return self._pipe.recv()  # type: ignore[no-any-return]
         except (EOFError, OSError):  # OSError: it died in the middle of an answer
             self._pipe.close()
-            try:
-                code = self._child.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
-                code = self._child.wait()
-            how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
-            return Reject("decode", "DecoderCrash", f"the decoder died on this item ({how}); the file is likely damaged", True)
+            return self._death()
         self.close()
         return Reject("decode", "DecoderTimeout", f"no result within {self._item_timeout_s:.0f} s; the decoder was ended", True)
+
+    def _death(self) -> Reject:
+        """How the child ended; by SIGKILL or SIGTERM, not by itself."""
+        try:
+            code = self._child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+            code = 0
+        if code in (-signal.SIGKILL, -signal.SIGTERM):
+            return Reject("decode", KILLED, "the decoder was killed on this item, twice: it may need too much memory", True)
+        how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+        return Reject("decode", "DecoderCrash", f"the decoder died on this item ({how}); the file is likely damaged", True)
 
     def _send(self, sources: list[Source]) -> None:
         """Hand sources to the child; one that died while it was idle is replaced first."""

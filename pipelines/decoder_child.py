@@ -1,7 +1,7 @@
 """The process in which media are read and decoded. In: sources over a pipe. Out: features and facts, or a reject, for each.
 
-Run as `python -m pipelines.decoder_child FD SPACE MEMORY_BYTES` by pipelines/decoder.py, which owns it: whatever a
-native decoder does to this process, its owner and the owner's tower stay.
+Run as `python -m pipelines.decoder_child FD SPACE MEMORY_BYTES ITEM_TIMEOUT_S` by pipelines/decoder.py, which owns it:
+whatever a native decoder does to this process, its owner and the owner's tower stay.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from encoders.encoder import Encoder
-from encoders.errors import MediaError
+from encoders.errors import DecodeError, MediaError
 from encoders.media.types import mime_of
 from encoders.space import Space, load_space
 from pipelines.decoder import Decoded, Probed, Reject, Reply, Source
@@ -33,12 +33,13 @@ from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 READERS = 8  # concurrent reads ahead of the decoder: object stores answer in tens of milliseconds
 RETRY_AFTER_S = (0.5, 2.0, 5.0)
 WATCH_EVERY_S = 2.0
+READ_SHARE = 0.8  # of the time for an item: how long its bytes may take
 STREAMED_BYTES = 64 * 1024**2  # larger files are handed to the decoder as an open file, not as bytes
 
 
 def main() -> None:
     """Serve lists of sources until the pipe closes."""
-    fd, space_uri, memory_bytes = sys.argv[1:]
+    fd, space_uri, memory_bytes, item_timeout_s = sys.argv[1:]
     torch.set_num_threads(1)
     space = load_space(space_uri)
     _limit_memory(int(memory_bytes))
@@ -46,7 +47,7 @@ def main() -> None:
     with Connection(int(fd)) as pipe, ThreadPoolExecutor(READERS) as readers, suppress(EOFError, BrokenPipeError):
         pipe.send("ready")
         while True:  # until the owner closes its end
-            for reply in _decode_all(space, pipe.recv(), readers):
+            for reply in _decode_all(space, pipe.recv(), readers, READ_SHARE * float(item_timeout_s)):
                 pipe.send(reply)
 
 
@@ -57,20 +58,33 @@ def _end_with(owner: int) -> None:
     os._exit(1)
 
 
-def _decode_all(space: Space, sources: list[Source], readers: ThreadPoolExecutor) -> Iterator[Reply]:
+def _decode_all(space: Space, sources: list[Source], readers: ThreadPoolExecutor, read_timeout_s: float) -> Iterator[Reply]:
     reads = {k: readers.submit(_read, sources[k]) for k in range(min(READERS, len(sources)))}
     for k, source in enumerate(sources):
         if k + READERS < len(sources):
             reads[k + READERS] = readers.submit(_read, sources[k + READERS])
         stage = ["read"]  # of the work on this source, for its reject
+        medium: bytes | BinaryIO = b""
         try:
-            medium = reads.pop(k).result()
+            medium = _waited_for(reads.pop(k), read_timeout_s)
             yield from _results(space.encoder(source.modality), source, medium, stage)
+        except Exception as error:  # noqa: BLE001 - the item boundary: a bad source costs itself, by type and message
+            away = isinstance(error, INFRASTRUCTURE_ERRORS)
+            failed = "read" if away and not isinstance(medium, bytes) else stage[-1]  # an open file is read while it is decoded
+            yield Reject(
+                failed, type(error).__name__, _message(error, source), away or isinstance(error, MediaError | MemoryError)
+            )
+        finally:
             if not isinstance(medium, bytes):
                 medium.close()
-        except Exception as error:  # noqa: BLE001 - the item boundary: a bad source costs itself, by type and message
-            expected = isinstance(error, (MediaError, MemoryError, *INFRASTRUCTURE_ERRORS))
-            yield Reject(stage[-1], type(error).__name__, _message(error, source), expected)
+
+
+def _waited_for(read: Future[bytes | BinaryIO], timeout_s: float) -> bytes | BinaryIO:
+    """What was read; a store that stalls is not the medium's fault, and is told before the owner's deadline."""
+    try:
+        return read.result(timeout_s)
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer from the store within {timeout_s:.0f} s; run the same command again") from error
 
 
 def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: list[str]) -> Iterator[Decoded | Probed]:
@@ -81,6 +95,8 @@ def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: 
         yield Probed(count_parts(cut, decoded))
         return
     found = segments(cut, encoder, decoded, source.part)
+    if not found:
+        raise DecodeError("the medium is shorter than it was when its length was read; it changed meanwhile, or is cut off")
     for number, segment in enumerate(found, 1):
         stage.append("preprocess")
         features = {name: _as_declared(encoder, name, a) for name, a in encoder.preprocess(segment.medium).items()}

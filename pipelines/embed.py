@@ -19,7 +19,7 @@ import ray
 
 from encoders.space import Space, load_space
 from pipelines.cluster import Resources, start_ray
-from pipelines.corpus import Corpus, open_corpus
+from pipelines.corpus import Corpus, CorpusError, open_corpus
 from pipelines.decoder import ITEM_TIMEOUT_S
 from pipelines.holdings import read_holdings
 from pipelines.identity import canonical_uri, recipe
@@ -33,7 +33,7 @@ from pipelines.report import Audit, EmbedReport, Tally
 from pipelines.runs import append_run
 from pipelines.segments import WHOLE, Cut, parse_cuts
 from pipelines.stages import Decode, DecodeThenEmbed, Embed, Job, Probe
-from pipelines.table import RESERVED_COLUMNS, check_space, item_schema, open_table, table_uri
+from pipelines.table import RESERVED_COLUMNS, check_columns, check_space, item_schema, open_table, table_uri
 from pipelines.todo import Todo, entries
 from pipelines.tombstones import Tombstones
 from pipelines.writer import Writer
@@ -129,6 +129,7 @@ def prepare(settings: EmbedSettings) -> Prepared:
     existing = open_table(prepared.uri)
     if existing is not None:
         check_space(existing, space, prepared.uri)
+        check_columns(existing, corpus.columns, prepared.uri)
     return prepared
 
 
@@ -151,6 +152,7 @@ def embed(settings: EmbedSettings) -> EmbedReport:
         with (
             Lease(prepared.db, settings.table, report.run_id, only_writer=settings.only_writer) as lease,
             EmbedProgress(report.tally) as progress,
+            run_errors(),
         ):
             ledger = Ledger(prepared.uri, lease, report.run_id)
             rows_before = ledger.rows()
@@ -184,8 +186,7 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     for work in planner.batches():
         writer.reject(work.rejected, work.stale_rejects)
         if work.relabelled is not None:
-            with _ray_errors():
-                writer.relabel(work.relabelled)
+            writer.relabel(work.relabelled)
         for modality, sources in work.todo.items():
             todo.setdefault(modality, Todo()).add(sources)
     progress.say(
@@ -194,16 +195,15 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     )
     if todo:
         ledger.prepare(item_schema(prepared.space, corpus.columns))
-    with _ray_errors():
-        try:
-            if todo:
-                start_ray()
-                progress.begin()
-                _embed_all(prepared, todo, writer, report, progress)
-            writer.finish()
-        except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded
-            writer.save()
-            raise
+    try:
+        if todo:
+            start_ray()
+            progress.begin()
+            _embed_all(prepared, todo, writer, report, progress)
+        writer.finish()
+    except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded
+        writer.save()
+        raise
     report.commits = ledger.commits - commits
 
 
@@ -216,10 +216,12 @@ def planner_of(prepared: Prepared, dataset: Any | None, report: EmbedReport, see
 
 
 @contextmanager
-def _ray_errors() -> Iterator[None]:
-    """Tell what the infrastructure did (try again) from what our code did wrong on a worker (a bug)."""
+def run_errors() -> Iterator[None]:
+    """Once a run has begun: tell what the infrastructure did (try again) from what our code did wrong (a bug)."""
     try:
         yield
+    except CorpusError:  # what is listed late may be wrong, too
+        raise
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, OSError):
             raise OSError(f"a worker could not go on: {error.cause}; mend it and run the same command again") from error

@@ -182,7 +182,10 @@ class Lease:
         except FileNotFoundError as error:
             raise ValueError(f"cannot write to {self._folder}: its bucket does not exist; make it, or mend --db") from error
         except PermissionError as error:
-            raise PermissionError(f"no permission to write to {self._folder} ({error}); check who may write there") from error
+            raise ValueError(
+                f"no permission to write to {self._folder} ({error}): it is read-only, or these credentials may not write "
+                "there or have expired; mend that, or choose another --db"
+            ) from error
         second = put_if_absent(self._fs, path, b"second")
         content = self._fs.cat_file(path)
         now = _modified(self._fs, path)

@@ -20,7 +20,7 @@ from lance.fragment import FragmentMetadata
 from pipelines.compaction import MEMORY_MB, Tidied, compact
 from pipelines.lease import Lease, LeaseLostError
 from pipelines.storage import lance_options
-from pipelines.table import create_table, open_table, table_id
+from pipelines.table import check_columns, create_table, open_table, table_id
 
 ATTEMPTS = 5
 IDS_PER_FILTER = 1000
@@ -52,14 +52,8 @@ class Ledger:
         if self.dataset is None:
             self.dataset = create_table(self.uri, schema)
             return
-        present = {f.name: f for f in self.dataset.schema}
-        for field in schema:
-            if field.name in present and present[field.name].type != field.type:
-                raise ValueError(
-                    f"column {field.name!r} is {present[field.name].type} in {self.uri} but {field.type} in this corpus; "
-                    "cast it in the manifest, or give it another name"
-                )
-        added = [f for f in schema if f.name not in present]
+        check_columns(self.dataset, schema, self.uri)
+        added = [f for f in schema if f.name not in self.dataset.schema.names]
         if added:
             self._lease.check()
             self.dataset.add_columns(added)

@@ -159,6 +159,7 @@ class Planner:
     def _drop_problems(self, batch: pa.Table, work: Work) -> pa.Table:
         """Rows of a manifest that cannot be read as sources become rejects."""
         bad = batch.filter(pc.is_valid(batch["problem"]))
+        self._tally.unreadable += bad.num_rows
         for row in bad.select(["uri", "modality", "version", "problem"]).to_pylist():
             uri, modality, version = row["uri"] or "", row["modality"] or "", row["version"] or ""
             self._reject(work, Rejected("", uri, modality, version, "list", "UnreadableRow", row["problem"]))

@@ -24,6 +24,7 @@ from pipelines.embed import (
     embed_corpus,
     planner_of,
     prepare,
+    run_errors,
 )
 from pipelines.holdings import of_corpus
 from pipelines.known import Seen, id_words
@@ -31,7 +32,7 @@ from pipelines.lease import Lease
 from pipelines.ledger import Ledger
 from pipelines.plan import gone
 from pipelines.progress import EmbedProgress
-from pipelines.report import Audit, EmbedReport, Tally
+from pipelines.report import Audit, EmbedReport
 from pipelines.runs import append_run
 from pipelines.table import open_table
 from pipelines.upkeep import optimize
@@ -84,7 +85,7 @@ class ReindexReport:
     run_id: str
     table: str
     corpora: list[EmbedReport] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)  # deletions that looked like a mistake
+    refused: dict[str, str] = field(default_factory=dict)  # corpus -> why nothing of it was deleted
     dry_run: bool = False
     seconds: float = 0.0
     audit: Audit | None = None
@@ -95,7 +96,8 @@ class ReindexReport:
         """The gates that failed and the laws that do not hold, of every corpus; empty when all is well."""
         found = [f"{report.corpus}: {failure}" for report in self.corpora for failure in report.failures]
         bad_audit = self.audit is not None and not (self.audit.unique_ids and self.audit.rows_as_expected)
-        return [*found, *self.refused, *(["the audit of the table failed"] if bad_audit else [])]
+        refused = [f"{corpus}: {why}" for corpus, why in self.refused.items()]
+        return [*found, *refused, *(["the audit of the table failed"] if bad_audit else [])]
 
     @property
     def exit_code(self) -> int:
@@ -126,7 +128,7 @@ def reindex(settings: ReindexSettings) -> ReindexReport:
     if settings.dry_run:
         _plan_only(each, report, settings)
     else:
-        with Lease(first.db, settings.table, report.run_id, only_writer=settings.only_writer) as lease:
+        with Lease(first.db, settings.table, report.run_id, only_writer=settings.only_writer) as lease, run_errors():
             ledger = Ledger(first.uri, lease, report.run_id)
             rows_before = ledger.rows()
             _run(each, ledger, report, settings)
@@ -141,6 +143,7 @@ def reindex(settings: ReindexSettings) -> ReindexReport:
 
 def _run(each: Sequence[Prepared], ledger: Ledger, report: ReindexReport, settings: ReindexSettings) -> None:
     """Embed every corpus, then delete: what has moved is at its new place before it leaves the old one."""
+    before: Any = ledger.dataset  # stays at its version
     seen: dict[str, Seen] = {}
     last: dict[str, EmbedReport] = {}  # of each corpus
     for prepared, one in zip(each, report.corpora, strict=True):
@@ -149,11 +152,12 @@ def _run(each: Sequence[Prepared], ledger: Ledger, report: ReindexReport, settin
         last[prepared.corpus.id] = one
     rejects, modalities = each[0].rejects(report.run_id), each[0].recipes
     for corpus, one in last.items():
-        vanished = _gone(ledger.dataset, corpus, modalities, seen.values(), one.tally, report, settings.max_delete_fraction)
+        vanished = _gone(before, corpus, modalities, seen.values(), one, report, settings.max_delete_fraction)
         if vanished:
             ledger.commit([], vanished)
-        ledger.check_lease()
-        rejects.clear(list(gone(rejects.of_corpus(of_corpus(corpus)), modalities, seen.values())))
+        if corpus not in report.refused:
+            ledger.check_lease()
+            rejects.clear(list(gone(rejects.of_corpus(of_corpus(corpus)), modalities, seen.values())))
 
 
 def _plan_only(each: Sequence[Prepared], report: ReindexReport, settings: ReindexSettings) -> None:
@@ -166,35 +170,39 @@ def _plan_only(each: Sequence[Prepared], report: ReindexReport, settings: Reinde
             pass
         last[prepared.corpus.id] = one
     for corpus, one in last.items():
-        _gone(dataset, corpus, each[0].recipes, seen.values(), one.tally, report, settings.max_delete_fraction)
+        _gone(dataset, corpus, each[0].recipes, seen.values(), one, report, settings.max_delete_fraction)
 
 
 def _gone(
-    dataset: Any | None,
+    before: Any | None,
     corpus: str,
     modalities: Collection[str],
     listings: Iterable[Seen],
-    tally: Tally,
+    one: EmbedReport,
     report: ReindexReport,
     most: float,
 ) -> list[str]:
-    """The sources to delete, counted; none where they are a larger share of the corpus' sources than `most`."""
-    if dataset is None:
+    """The sources to delete, of those the table had before the run, counted; none where that looks like a mistake."""
+    if before is None:
         return []
-    columns = ["source_id", "uri", "modality"]
-    rows = dataset.to_batches(columns=columns, filter=of_corpus(corpus))
-    vanished = list(dict.fromkeys(gone(rows, modalities, listings)))
+    mine, columns = of_corpus(corpus), ["source_id", "uri", "modality"]
+    vanished = list(dict.fromkeys(gone(before.to_batches(columns=columns, filter=mine), modalities, listings)))
     if not vanished:
         return []
-    words = [
-        id_words(b["source_id"])[0] for b in dataset.to_batches(columns=["source_id"], filter=of_corpus(corpus)) if b.num_rows
-    ]
+    words = [id_words(b["source_id"])[0] for b in before.to_batches(columns=["source_id"], filter=mine) if b.num_rows]
     held = len(np.unique(np.concatenate(words)))
-    if len(vanished) > most * held:
-        report.refused.append(
-            f"{corpus}: {len(vanished):,} of {held:,} sources are gone, above --max-delete-fraction {most}: none was deleted. "
-            "If they are meant to go, run it again with --max-delete-fraction 1"
+    unreadable = sum(r.tally.unreadable for r in report.corpora if r.corpus == corpus)
+    if unreadable:
+        report.refused[corpus] = (
+            f"{len(vanished):,} of {held:,} sources are not listed, but {unreadable:,} rows of the manifest cannot be read and "
+            "may name them: none was deleted. Mend the manifest (the rejects name its rows) and run it again"
         )
-        return []
-    tally.deleted = len(vanished)
-    return vanished
+    elif len(vanished) > most * held:
+        report.refused[corpus] = (
+            f"{len(vanished):,} of {held:,} sources are gone, above --max-delete-fraction {most}: none was deleted. If they "
+            "are meant to go, run it again with --max-delete-fraction 1"
+        )
+    else:
+        one.tally.deleted = len(vanished)
+        return vanished
+    return []

@@ -27,6 +27,7 @@ class Tally:
     rejected_before: int = 0
     rejects: Counter[str] = field(default_factory=Counter)  # of this run, by error type
     unexpected: Counter[str] = field(default_factory=Counter)  # those of `rejects` that look like a bug of ours
+    unreadable: int = 0  # rows of a manifest that cannot be read as sources; among the rejected
     planned: Counter[str] = field(default_factory=Counter)  # to embed, by reason: new, changed, stale
     relabelled: int = 0
     deleted: int = 0

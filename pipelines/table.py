@@ -130,6 +130,21 @@ def table_id(dataset: Any) -> bytes:
     return bytes((dataset.schema.metadata or {}).get(_TABLE_ID, b""))
 
 
+def check_columns(dataset: Any, schema: pa.Schema, uri: str) -> None:
+    """Refuse columns that the table has with another type.
+
+    Raises:
+        ValueError: by the column's name.
+    """
+    present = {field.name: field.type for field in dataset.schema}
+    for field in schema:
+        if present.get(field.name, field.type) != field.type:
+            raise ValueError(
+                f"column {field.name!r} is {present[field.name]} in {uri} but {field.type} in this corpus; cast it in the "
+                "manifest, or give it another name"
+            )
+
+
 def check_space(dataset: Any, space: Space, uri: str) -> None:
     """Refuse a table of another space, or one that is not ours.
 

@@ -5,6 +5,7 @@ A closed vocabulary, kept in the settings: id 0 is padding, 1 any other word, 2 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,11 +35,10 @@ def words(text: str) -> list[str]:
 
 
 def spans(text: Text) -> list[tuple[int, int]]:
-    """The parts of a text, as (first, end) characters, of at most 16 words each."""
-    found = [word.span() for word in WORD.finditer(text.text)]
-    if len(found) <= LENGTH:
-        return [(0, len(text.text))]
-    return [(part[0][0], part[-1][1]) for part in (found[k : k + LENGTH] for k in range(0, len(found), LENGTH))]
+    """The parts of a text, as (first, end) characters, of at most 16 words each; white space between them is in none."""
+    starts = [word.start() for word in WORD.finditer(text.text)][LENGTH::LENGTH]
+    parts = itertools.pairwise([0, *starts, len(text.text)])
+    return [(first, first + len(text.text[first:end].rstrip())) for first, end in parts] if starts else [(0, len(text.text))]
 
 
 def describe(text: Text) -> Facts:

@@ -16,9 +16,25 @@ from PIL import Image
 
 from jobs.config import STOPPED
 from pipelines.lease import TIME_TO_LIVE_S
-from pipelines.storage import filesystem, lance_options
+from pipelines.storage import lance_options
 
 SOURCES = 200
+# The job, which sends itself SIGSTOP at the worst moment: its lease is checked, its first commit is about to be made.
+STOPS_ITSELF = """
+import os, signal, sys
+import lance
+from jobs.embed import main
+
+commit = lance.LanceDataset.commit
+
+def paused(*arguments, **options):
+    lance.LanceDataset.commit = commit
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return commit(*arguments, **options)
+
+lance.LanceDataset.commit = paused
+sys.exit(main())
+"""
 
 
 @pytest.mark.slow
@@ -33,11 +49,12 @@ def test_a_driver_stopped_past_its_lease_neither_loses_nor_doubles(
         Image.fromarray(np.full((48, 64, 3), k, np.uint8)).save(buffer, "JPEG")
         (media / f"{k:03}.jpg").write_bytes(buffer.getvalue())
     db = str(tmp_path / "db") if where == "local" else request.getfixturevalue("s3") + "/db"
-    command = [sys.executable, "-m", "jobs.embed", str(media), "--db", db]
+    arguments = [str(media), "--db", db]
+    command = [sys.executable, "-m", "jobs.embed", *arguments]
 
-    paused = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    _until_staged(db)
-    os.kill(paused.pid, signal.SIGSTOP)
+    stopping = [sys.executable, "-c", STOPS_ITSELF, *arguments]
+    paused = subprocess.Popen(stopping, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _until_stopped(paused.pid)
     try:
         time.sleep(TIME_TO_LIVE_S + 5)
         other = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -54,16 +71,11 @@ def test_a_driver_stopped_past_its_lease_neither_loses_nor_doubles(
     assert paused.returncode == STOPPED and "run the same command again" in said
 
 
-def _until_staged(db: str) -> None:
-    """Wait until a worker has written a fragment: the driver is about to commit it."""
-    fs, path = filesystem(db)
+def _until_stopped(pid: int) -> None:
     deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        fs.invalidate_cache()
-        if fs.glob(f"{path}/media.lance/data/*.lance"):
-            return
-        time.sleep(0.002)
-    raise AssertionError("nothing was staged")
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline, "it never came to its first commit"
+        time.sleep(0.1)
 
 
 def _ids(db: str) -> list[str]:

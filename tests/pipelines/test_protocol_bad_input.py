@@ -21,7 +21,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 
 import pipelines.lease
 from jobs import embed
-from jobs.config import BAD_INPUT, STOPPED
+from jobs.config import BAD_INPUT
 from pipelines.corpus import CorpusError, open_corpus
 from pipelines.corpus.globs import Filter
 from pipelines.corpus.listing import list_files
@@ -242,7 +242,7 @@ def closed_folder() -> Iterator[str]:
 
 
 def test_a_folder_that_may_only_be_read_is_named_before_anything_starts(closed_folder: str) -> None:
-    with pytest.raises(PermissionError, match=r"no permission to write to .*check who may write there"):
+    with pytest.raises(ValueError, match=r"no permission to write to .*read-only"):
         Lease(closed_folder, "media", "run").__enter__()
 
 
@@ -258,7 +258,7 @@ def test_a_bucket_that_may_only_be_read_is_named_before_anything_starts(
     store.call_s3("put_bucket_policy", Bucket=bucket, Policy=policy)
     (tmp_path / "1.jpg").write_bytes(b"\xff\xd8\xff")
     try:
-        assert embed.main([str(tmp_path), "--db", f"{s3}/db"]) == STOPPED
+        assert embed.main([str(tmp_path), "--db", f"{s3}/db"]) == BAD_INPUT
     finally:
         store.call_s3("delete_bucket_policy", Bucket=bucket)
     assert "no permission to write to" in capsys.readouterr().err
