@@ -51,7 +51,7 @@ clean: ## remove what runs have left behind: demo/, caches, build folders (not .
 	@rm -rf demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip installs one pinned uv, uv installs the lock. Redone when a lock or pyproject.toml changes.
+# pip installs one pinned uv, uv installs the lock and compiles it, as every process of a job imports torch. Redone when a lock or pyproject.toml changes.
 $(READY): requirements.lock requirements-uv.lock pyproject.toml
 	@found=; if ! $(BIN)/python -c '$(FITS)' 2>/dev/null; then \
 	  for python in $(PYTHONS); do \
@@ -68,6 +68,6 @@ $(READY): requirements.lock requirements-uv.lock pyproject.toml
 	@echo 'setup: installing the lock (the first time: torch with its CUDA libraries, about 4.5 GB)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-uv.lock
 	@[ -t 2 ] || quiet=--quiet; \
-	$(BIN)/uv pip sync $$quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync $$quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
