@@ -89,6 +89,7 @@ def test_what_is_gone_goes_and_new_labels_come_without_embedding(corpora: tuple[
     assert json.loads(read_runs(str(db), "media")[2]["report"])["deleted"] == 1
 
 
+@pytest.mark.slow
 def test_a_corpus_that_is_not_in_the_config_keeps_its_items(corpora: tuple[Path, Path], tmp_path: Path) -> None:
     folder, labelled = corpora
     db = tmp_path / "db"
@@ -100,6 +101,7 @@ def test_a_corpus_that_is_not_in_the_config_keeps_its_items(corpora: tuple[Path,
     assert _names(db) == ["a.jpg", "c.jpg", "d.jpg", "moved.jpg", "x.jpg", "y.jpg", "z.jpg"]
 
 
+@pytest.mark.slow
 def test_pictures_and_soundtracks_of_one_folder_are_two_entries_of_one_corpus(tmp_path: Path) -> None:
     folder, db = tmp_path / "films", tmp_path / "db"
     folder.mkdir()
