@@ -122,3 +122,12 @@ def test_what_any_corpus_of_the_run_has_named_is_not_gone() -> None:
     one.add(*id_words(pa.array([ids[0]])))
     other.add(*id_words(pa.array([ids[1], source_id("m/c", "")])))
     assert list(gone([batch], {"image"}, {"one": one, "other": other}.values())) == [ids[3]]
+
+
+def test_a_film_whose_soundtrack_the_table_holds_is_still_a_film(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(40))
+    uri, version = next(iter(_versions(open_corpus(str(tmp_path))).items()))
+    for held in ([(uri, "audio", version)], [(uri, "audio", version), (uri, "video", version)]):
+        work, tally = _plan(open_corpus(str(tmp_path)), _stored(held))
+        assert [m for w in work for m in w.todo] == (["video"] if len(held) == 1 else [])
+        assert tally.unchanged == len(held) - 1
