@@ -189,5 +189,6 @@ def _npz_arrays(data: bytes, what: str) -> dict[str, np.ndarray]:
             return {m.filename.removesuffix(".npy").lower(): read_npy(archive.read(m)) for m in members}
     except MediaError:
         raise
+    # All that zipfile says of bytes in memory: damaged, of an unknown method, encrypted, beyond its end.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:
         raise DecodeError(f"no readable NPZ: {error}; write it again with numpy.savez") from error
