@@ -326,7 +326,7 @@ def test_siglip_1_lowers_and_drops_punctuation_by_its_tokenizer_json(folders: An
         ("hf:nobody/nothing-like-this", "download=True"),
         ("hf:no such/ name", "neither a directory"),
         ("hf:{folder}?frames=3&colour=red", "no option 'colour'"),
-        ("hf:{folder}?modalities=smell", "no 'smell'"),
+        ("hf:{folder}?modalities=smell", "no modality 'smell'"),
     ],
 )
 def test_what_is_not_there_is_named_with_what_to_do(name: str, message: str, folders: Any) -> None:
