@@ -1,14 +1,15 @@
-"""What a search found. In: rows with their similarity. Out: a DataFrame, an Arrow table, a table in text, cards in HTML."""
+"""What a search found. In: rows with their similarity. Out: DataFrames, an Arrow table, a table in text, cards in HTML."""
 
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
@@ -20,10 +21,29 @@ from encoders.media.types import URI
 from pipelines.storage import filesystem
 from pipelines.table import RESERVED_COLUMNS
 
+if TYPE_CHECKING:
+    import polars
+
+MAX_CARDS = 100  # more hits than this are counted below the cards
 MAX_PLAYER_BYTES = 2 * 1024**2  # a sound or video larger than this is not put into the page
 MAX_PAGE_BYTES = 12 * 1024**2  # of all players of one set of hits together
 _PREVIEWS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
-_PLAYABLE = re.compile(r"(audio|video)/[a-z0-9.+-]+")
+# What browsers play, and by which type: of AIFF, AVI and the like they would show a dead player.
+_PLAYABLE = {
+    **{kind: kind for kind in ("audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/mp4", "audio/aac", "audio/webm")},
+    **{kind: kind for kind in ("video/mp4", "video/webm", "video/ogg", "video/x-matroska")},
+    "audio/x-wav": "audio/wav",
+    "audio/x-flac": "audio/flac",
+    "video/quicktime": "video/mp4",  # they refuse the name, but not what mostly is in it
+}
+_READERS = 8  # object stores answer in tens of milliseconds
+# How a preview is to be read (encoders/media/).
+_LEGENDS = {
+    "audio": "the waveform",
+    "depth": "near is light, far is dark, grey was not measured",
+    "thermal": "hot is light, cold is dark",
+    "imu": "above the acceleration, below the rotation: x red, y green, z blue",
+}
 # Moved away, not allowed, no way there (which boto says by an error of its own), no such protocol here.
 _UNREADABLE = (OSError, BotoCoreError, ValueError, ImportError)
 _WIDEST = {"#": 9, "similarity": 9, "modality": 12, "name": 28, "what": 40, "labels": 120}  # characters, in a terminal's table
@@ -41,6 +61,7 @@ class Card:
     facts: str
     text: str
     preview: str  # a data URI
+    legend: str  # of the preview
     player: str  # "audio" or "video"
     media: str  # a data URI
     labels: tuple[tuple[str, str], ...]  # the table's own columns
@@ -74,14 +95,19 @@ class Hits:
         frame: pd.DataFrame = self.rows.to_pandas()
         return frame
 
+    def to_polars(self) -> polars.DataFrame:
+        """The rows as a Polars DataFrame; needs `pip install 'bindery[notebook]'`."""
+        import polars
+
+        frame = polars.from_arrow(self.rows)
+        assert isinstance(frame, polars.DataFrame), "a table has columns"
+        return frame
+
     def cards(self) -> list[Card]:
-        """The hits ready to be shown; reads sounds and videos that are small enough to play."""
-        budget, cards = MAX_PAGE_BYTES, []
-        for row in self:
-            media = _media(row, min(budget, MAX_PLAYER_BYTES))
-            budget -= len(media)
-            cards.append(_card(row, media))
-        return cards
+        """The first MAX_CARDS hits ready to be shown; reads sounds and videos that are small enough to play."""
+        rows = list(islice(self, MAX_CARDS))
+        with ThreadPoolExecutor(_READERS) as readers:
+            return [_card(row, media) for row, media in zip(rows, readers.map(_media, rows, _played(rows)), strict=True)]
 
     def __repr__(self) -> str:
         heading = f"{len(self)} hits for {_plain(self.query)}"
@@ -99,7 +125,8 @@ class Hits:
 
     def _repr_html_(self) -> str:
         """Cards with pictures and players, for notebooks; needs nothing from the network."""
-        return templates(Path(__file__).parent).get_template("hits.html.jinja").render(query=self.query, cards=self.cards())
+        template = templates(Path(__file__).parent).get_template("hits.html.jinja")
+        return template.render(query=self.query, cards=self.cards(), count=len(self))
 
 
 @cache
@@ -139,34 +166,52 @@ def _called(one: Any) -> str:
 
 
 def _card(row: Mapping[str, Any], media: bytes) -> Card:
-    uri = str(row.get("uri") or "")
-    mime = str(row.get("mime") or "")
+    uri, modality = str(row.get("uri") or ""), str(row.get("modality") or "")
+    mime = _PLAYABLE.get(str(row.get("mime")), "")
     return Card(
         similarity=row["similarity"],
-        modality=str(row.get("modality") or ""),
+        modality=modality,
         name=_name(row),
         uri=uri,
         link=uri if uri.startswith(("http://", "https://")) else "",
         facts=_facts(row),
         text=str(row.get("text") or ""),
         preview=preview_uri(row.get("preview")),
-        player=mime.partition("/")[0] if media else "",
-        media=data_uri(media, mime) if media else "",
+        legend=_LEGENDS.get(modality, ""),
+        player=("audio" if modality == "audio" else mime.partition("/")[0]) if media else "",  # a film's soundtrack is a sound
+        media=data_uri(media, mime) + _stretch(row) if media else "",
         labels=tuple(_labels(row)),
     )
 
 
-def _media(row: Mapping[str, Any], limit: int) -> bytes:
-    """The bytes of a sound or video that can be played from the page; b"" if large, remote over http, or not readable."""
-    uri, mime, size = str(row.get("uri") or ""), str(row.get("mime") or ""), row.get("size_bytes")
-    if not _PLAYABLE.fullmatch(mime) or size is None or not 0 < size <= limit or uri.startswith(("http://", "https://")):
+def _played(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Which of the hits get a player: small sounds and videos, best first, as long as the page does not grow too large."""
+    left, played = MAX_PAGE_BYTES, []
+    for row in rows:
+        size = row.get("size_bytes") or 0
+        remote = str(row.get("uri")).startswith(("http://", "https://"))
+        fits = row.get("mime") in _PLAYABLE and not remote and 0 < size <= min(left, MAX_PLAYER_BYTES)
+        left -= size * fits
+        played.append(fits)
+    return played
+
+
+def _media(row: Mapping[str, Any], played: bool) -> bytes:
+    """The bytes of a sound or video that is to be played; b"" if they cannot be read, or the file has changed since."""
+    if not played:
         return b""
     try:
-        files, path = filesystem(uri)
-        data: bytes = files.cat_file(path, start=0, end=limit + 1)
+        files, path = filesystem(str(row["uri"]))
+        data: bytes = files.cat_file(path, start=0, end=row["size_bytes"] + 1)
     except _UNREADABLE:
         return b""
-    return data if len(data) <= limit else b""
+    return data if len(data) == row["size_bytes"] else b""
+
+
+def _stretch(row: Mapping[str, Any]) -> str:
+    """The part of its source that a segment is, as the fragment by which players find it: `#t=5.0,10.0`."""
+    start_s, end_s = row.get("start_s"), row.get("end_s")
+    return "" if start_s is None or end_s is None else f"#t={start_s},{end_s}"
 
 
 def _labels(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,10 @@ import s3fs
 import soundfile
 from html_page import Tags
 from PIL import Image
+from sample_media import sample, sample_files
 from searchable import make_media, make_space, rows_of, write_table
 
+from encoders import load_space
 from pipelines import hits as module
 from pipelines.hits import Hits
 from pipelines.index import Index, open_index
@@ -45,7 +47,8 @@ def test_rows_come_out_in_every_form(index: Index) -> None:
     frame = hits.to_pandas()
     assert len(hits) == 5 and [row["item_id"] for row in hits] == frame["item_id"].tolist()
     assert frame.columns[0] == "similarity" and frame["similarity"].is_monotonic_decreasing
-    assert hits.to_arrow().column_names == list(frame.columns)
+    assert hits.to_arrow().column_names == hits.to_polars().columns == list(frame.columns)
+    assert hits.to_polars()["item_id"].to_list() == frame["item_id"].tolist()
 
 
 def test_the_table_for_terminals_has_a_line_a_hit(index: Index) -> None:
@@ -128,3 +131,45 @@ def test_a_preview_that_is_no_picture_is_left_out() -> None:
     Image.new("RGB", (4, 4)).save(picture, "JPEG")
     assert '<img src="data:image/jpeg;base64,' in hit(preview=picture.getvalue())._repr_html_()
     assert "<img" not in hit(preview=b"<svg onload=alert(1)>")._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("modality", "player"),
+    [("image", ""), ("video", "video"), ("audio", "audio"), ("depth", ""), ("thermal", ""), ("imu", ""), ("text", "")],
+)
+def test_each_modality_is_seen_or_heard(tmp_path: Path, modality: str, player: str) -> None:
+    name, media = next(iter(sample_files(modality).items()))
+    (tmp_path / name).write_bytes(media)
+    encoder = load_space("demo").encoder(modality)
+    facts = vars(encoder.describe(encoder.decode(tmp_path / name)))
+    found = hit(**{**facts, "modality": modality, "uri": str(tmp_path / name), "size_bytes": len(media)})
+    (card,) = found.cards()
+    assert card.player == player and (card.media != "") == (player != "")
+    assert card.text in found._repr_html_() if modality == "text" else card.preview.startswith("data:image/jpeg;base64,")
+    assert (card.legend != "") == (modality in ("audio", "depth", "thermal", "imu"))
+
+
+@pytest.mark.parametrize(("name", "told"), [("a.aiff", ""), ("a.flac", "audio/flac"), ("a.avi", ""), ("a.mov", "video/mp4")])
+def test_only_what_browsers_play_has_a_player(tmp_path: Path, name: str, told: str) -> None:
+    modality = "video" if name in sample_files("video") else "audio"
+    media = sample_files(modality)[name]
+    (tmp_path / name).write_bytes(media)
+    encoder = load_space("demo").encoder(modality)
+    mime = encoder.describe(encoder.decode(media)).mime
+    (card,) = hit(modality=modality, uri=str(tmp_path / name), size_bytes=len(media), mime=mime).cards()
+    assert card.media.partition(";")[0] == (f"data:{told}" if told else "")
+
+
+def test_the_soundtrack_of_a_film_is_a_sound_and_a_segment_plays_its_own_stretch(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(sample("video"))
+    film = {"uri": str(tmp_path / "a.mp4"), "mime": "video/mp4", "size_bytes": len(sample("video"))}
+    page = hit(**film, modality="audio", start_s=0.5, end_s=1.5)._repr_html_()
+    assert re.search(r'<audio src="data:video/mp4;base64,[^"]+#t=0.5,1.5"', page) and "0.5 to 1.5 s" in page
+    assert "<video" in hit(**film, modality="video")._repr_html_()
+
+
+def test_more_hits_than_fit_on_a_page_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CARDS", 3)
+    many = Hits(pa.concat_tables([hit().rows] * 5), "")
+    assert many._repr_html_().count("<figure") == 3 and "and 2 more" in many._repr_html_()
+    assert "more" not in hit()._repr_html_()
