@@ -122,7 +122,7 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """Every score that may be asked a minimum of, by the names of `metric_names`."""
-        found = {}
+        found: dict[str, float] = {}
         for one in self.retrieval:
             found |= {f"{one.query}.{one.target}.{name}": value for name, value in one.recall.items()}
             found |= {f"{one.query}.{one.target}.{label}@1": value for label, value in one.same_label.items()}
@@ -218,7 +218,7 @@ def evaluate(space: Space, sample: Sample, prompts: Prompts | None = None, focus
 
 
 def _retrieval(space: Space, sample: Sample, query: str, target: str) -> Retrieval | None:
-    rows = np.flatnonzero(sample.present(query) & sample.present(target))
+    rows = np.flatnonzero(sample.present(query) & sample.present(target)).tolist()
     if len(rows) < LEAST_ITEMS:
         return None
     query_ND, target_ND = (sample.vectors[modality][rows] for modality in (query, target))
@@ -245,7 +245,7 @@ def _zero_shot(
     space: Space, sample: Sample, modality: str, label: str, names: Sequence[str], classifier_CD: np.ndarray
 ) -> Iterator[ZeroShot]:
     values = sample.labels[label]
-    rows = [int(row) for row in np.flatnonzero(sample.present(modality)) if values[row] is not None]
+    rows = [row for row in np.flatnonzero(sample.present(modality)).tolist() if values[row] is not None]
     if not rows:
         return
     truth = np.array([names.index(str(values[row])) for row in rows])

@@ -117,7 +117,7 @@ def _right(block: slice, count: int, same: Sequence[np.ndarray]) -> np.ndarray:
     right_BN = np.arange(block.start, block.stop)[:, None] == np.arange(count)
     for codes_N in same:
         right_BN |= codes_N[block, None] == codes_N
-    return right_BN
+    return np.asarray(right_BN)
 
 
 def _wrong_before(block: slice, query_ND: np.ndarray, gallery_ND: np.ndarray, same: Sequence[np.ndarray]) -> np.ndarray:
