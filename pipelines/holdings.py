@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.known import Known, id_words, state_hash
+from pipelines.known import Batch, Known, id_words, state_hash
 from pipelines.labels import label_hash
 from pipelines.rejects import Rejects
 from pipelines.tombstones import Tombstones
@@ -26,7 +25,7 @@ class Holdings:
     """What is there already, by source.
 
     Attributes:
-        items: sources of the table; their state is version and recipe.
+        items: sources of the table; their state is version and recipe. One that has not `segment_count` rows has no state.
         recipes: the recipes that the table holds.
         labels: sources that this corpus has put into the table; their state is the hash of its own columns.
         rejects: sources rejected before; their state is the version alone, as a reject is tried again when its bytes change.
@@ -46,11 +45,12 @@ class _Items:
 
     recipes: set[str] = field(default_factory=set)
 
-    def states(self, dataset: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for batch in dataset.to_batches(columns=["source_id", "version", "recipe"]):
+    def states(self, dataset: Any) -> Iterator[Batch]:
+        for batch in dataset.to_batches(columns=["source_id", "version", "recipe", "segment_count"]):
             if batch.num_rows:
                 self.recipes.update(pc.unique(batch["recipe"]).to_pylist())
-                yield id_words(batch["source_id"])[0], state_hash(batch["version"], batch["recipe"])
+                states = state_hash(batch["version"], batch["recipe"])
+                yield Batch(id_words(batch["source_id"]), states, batch["segment_count"].to_numpy())
 
 
 def read_holdings(
@@ -74,11 +74,11 @@ def read_holdings(
     return Holdings(items, frozenset(found.recipes), labels, rejects.known(retry_rejects), tombstones.known())
 
 
-def _labels(dataset: Any, corpus: str, own: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _labels(dataset: Any, corpus: str, own: Sequence[str]) -> Iterator[Batch]:
     there = [name for name in own if name in dataset.schema.names]
     for batch in dataset.to_batches(columns=["source_id", *there], filter=of_corpus(corpus)):
         if batch.num_rows:
-            yield id_words(batch["source_id"])[0], label_hash(pa.table(batch), own)
+            yield Batch(id_words(batch["source_id"]), label_hash(pa.table(batch), own))
 
 
 def of_corpus(corpus: str) -> str:

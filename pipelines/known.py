@@ -1,13 +1,16 @@
 """What the table already holds, small enough to keep in memory. In: id and state columns. Out: lookups of whole batches.
 
-A source costs 16 bytes: 64 bits of its id, 64 bits of a hash of its state, in sorted runs. A run ends at RUN_IDS, so that the
+A source costs 16 bytes, in sorted runs: the first 64 bits of its id, and 64 bits in which the rest of the id and a hash of the
+source's state are mixed, so that two sources whose ids begin alike are never taken for one. A run ends at RUN_IDS, so that the
 memory that sorting takes besides does not grow with the table.
 """
 
 from __future__ import annotations
 
 from binascii import unhexlify
+from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,44 +50,87 @@ def state_hash(version: pa.Array | pa.ChunkedArray | np.ndarray, recipe: pa.Arra
     return states
 
 
-class Known:
-    """Sorted ids with the hash of each one's state. If an id comes twice, its first state counts."""
+class Batch(NamedTuple):
+    """Rows of a table: the words of their ids, their states, and how many rows each one's id has by right, where that is told."""
 
-    def __init__(self, batches: Iterable[Pair]) -> None:
+    words: Pair
+    states: np.ndarray
+    counts: np.ndarray | None = None
+
+
+class Known:
+    """Sorted ids with what is known of each one's state."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
         self.runs: list[Pair] = []
-        waiting: list[Pair] = []
+        self._alike = 1  # so many ids of a run, at most, begin alike
+        uneven: Counter[tuple[int, int, int]] = Counter()
+        waiting: list[Batch] = []
         count = 0
         for batch in batches:
             waiting.append(batch)
-            count += len(batch[0])
+            count += len(batch.states)
             if count >= RUN_IDS:
-                self.runs.append(_first_of_each(waiting))
+                uneven.update(self._close_run(waiting))
                 waiting, count = [], 0
         if count:
-            self.runs.append(_first_of_each(waiting))
+            uneven.update(self._close_run(waiting))
+        for (high, mark, due), rows in uneven.items():
+            if rows != due:  # in all runs together
+                self._spoil(high, mark)
 
-    def compare(self, ids: np.ndarray, states: np.ndarray) -> np.ndarray:
-        """For each id ABSENT, SAME (as stored, with the same state) or OTHER (stored with another state)."""
-        verdicts = np.full(len(ids), ABSENT, np.uint8)
-        for known, kept in reversed(self.runs):
-            place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-            verdict = np.where(kept[place] == states, SAME, OTHER).astype(np.uint8)
-            verdicts = np.where(known[place] == ids, verdict, verdicts)
+    def compare(self, words: Pair, states: np.ndarray) -> np.ndarray:
+        """For each id ABSENT, SAME (as stored, with the same state and all its rows) or OTHER.
+
+        OTHER may be an id that is not stored but begins as one does that is: that costs work, and loses nothing, as rows are
+        replaced by their whole ids.
+        """
+        high, marks = words[0], words[1] ^ states
+        verdicts = np.full(len(high), ABSENT, np.uint8)
+        for known, kept in self.runs:
+            first = np.searchsorted(known, high)
+            for step in range(self._alike):
+                place = np.minimum(first + step, len(known) - 1)
+                here = known[place] == high
+                verdicts[here & (verdicts == ABSENT)] = OTHER
+                verdicts[here & (kept[place] == marks)] = SAME
         return verdicts
 
     def __len__(self) -> int:
         return sum(len(ids) for ids, _ in self.runs)
 
+    def _close_run(self, batches: list[Batch]) -> dict[tuple[int, int, int], int]:
+        """Sort rows, each id and state once; the list is emptied, so that there are not three copies at a time.
 
-def _first_of_each(pairs: list[Pair]) -> Pair:
-    """The pairs in order of their ids, each id once; the list is emptied, so that there are not three copies at a time."""
-    ids, states = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
-    pairs.clear()
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    states = states[order]
-    first = np.concatenate([[True], ids[1:] != ids[:-1]])
-    return (ids, states) if first.all() else (ids[first], states[first])
+        Returns:
+            How many rows there are, by id, mark and the number there should be, where the two differ.
+        """
+        high = np.concatenate([batch.words[0] for batch in batches])
+        marks = np.concatenate([batch.words[1] ^ batch.states for batch in batches])
+        told = [batch.counts for batch in batches if batch.counts is not None]
+        batches.clear()
+        order = np.lexsort((marks, high))
+        due = np.concatenate(told)[order] if told else None
+        high, marks = high[order], marks[order]
+        first = np.append(True, (high[1:] != high[:-1]) | (marks[1:] != marks[:-1]))
+        starts = np.flatnonzero(first)
+        uneven = {}
+        if due is not None:
+            rows = np.diff(starts, append=len(high))
+            for k in np.flatnonzero(rows != due[starts]):
+                uneven[int(high[starts[k]]), int(marks[starts[k]]), int(due[starts[k]])] = int(rows[k])
+        if not first.all():
+            high, marks = high[first], marks[first]
+        begins = np.flatnonzero(np.append(True, high[1:] != high[:-1]))
+        self._alike = max(self._alike, int(np.diff(begins, append=len(high)).max()))
+        self.runs.append((high, marks))
+        return uneven
+
+    def _spoil(self, high: int, mark: int) -> None:
+        """No state is that of a source whose rows are too few or too many."""
+        for known, kept in self.runs:
+            start, end = (np.searchsorted(known, np.uint64(high), side) for side in ("left", "right"))
+            kept[start:end][kept[start:end] == np.uint64(mark)] ^= np.uint64(1)
 
 
 class Seen:

@@ -19,7 +19,7 @@ from pipelines.corpus import Corpus, find_modalities
 from pipelines.corpus.modality import extension
 from pipelines.holdings import Holdings
 from pipelines.identity import source_id
-from pipelines.known import ABSENT, OTHER, SAME, Seen, id_words, state_hash, text_hash
+from pipelines.known import ABSENT, OTHER, SAME, Pair, Seen, id_words, state_hash, text_hash
 from pipelines.labels import label_hash
 from pipelines.rejects import Rejected
 from pipelines.report import Tally
@@ -77,41 +77,43 @@ class Planner:
         self._tally = tally
         self._seen = Seen() if seen is None else seen
         self._met: Counter[str] = Counter()  # remembered sources by modality
+        self._problems: list[pa.Table] = []  # rows that are no sources
 
     def batches(self) -> Iterator[Work]:
         """The plan; the tally is complete when it ends."""
         for batch in self._corpus.batches():
             yield self._plan(batch)
+        yield self._reject_problems()
         self._tally.found = self._corpus.found
         self._tally.skipped.update(self._corpus.skipped)
 
     def _plan(self, batch: pa.Table) -> Work:
         work = Work()
-        batch = self._drop_problems(batch, work)
+        batch = self._without_problems(batch)
         batch = self._with_modalities(batch, work)
         if batch.num_rows == 0:
             return work
-        high, low = id_words(batch["source_id"])
-        repeated = self._seen.add(high, low)
+        words = id_words(batch["source_id"])
+        repeated = self._seen.add(*words)
         self._tally.duplicate += int(repeated.sum())
-        buried = ~repeated & (self._deleted.compare(high, np.zeros(len(high), np.uint64)) != ABSENT)
+        buried = ~repeated & (self._deleted.compare(words, np.zeros(len(repeated), np.uint64)) == SAME)
         if buried.any():
             self._tally.skipped["deleted before"] += int(buried.sum())
         chosen = ~(repeated | buried)
-        batch, high = batch.filter(pa.array(chosen)), high[chosen]
+        batch, words = batch.filter(pa.array(chosen)), _chosen(words, chosen)
         self._tally.listed += batch.num_rows
         recipes = pa.array([self._recipes[m] for m in batch["modality"].to_pylist()], pa.string())
         versions = text_hash(batch["version"])
-        stored = self._items.compare(high, state_hash(versions, recipes))
-        refused = self._rejects.compare(high, state_hash(versions, ""))
+        stored = self._items.compare(words, state_hash(versions, recipes))
+        refused = self._rejects.compare(words, state_hash(versions, ""))
         ids = batch["source_id"]
         work.stale_rejects += self._once_ambiguous(batch.filter(pa.array(stored == SAME)))
         work.stale_rejects += ids.filter(pa.array((stored == SAME) & (refused != ABSENT))).to_pylist()
         self._tally.unchanged += int((stored == SAME).sum())
-        work.relabelled = self._relabelled(batch, high, stored == SAME)
+        work.relabelled = self._relabelled(batch, words, stored == SAME)
         self._reject_again(int(((stored != SAME) & (refused == SAME)).sum()))
         fresh = (stored != SAME) & (refused != SAME)
-        self._count_reasons(batch.filter(pa.array(fresh)), high[fresh], stored[fresh])
+        self._count_reasons(batch.filter(pa.array(fresh)), _chosen(words, fresh), stored[fresh])
         todo = self._todo(batch.filter(pa.array(fresh)), stored[fresh] == OTHER, refused[fresh] != ABSENT)
         for modality in pc.unique(todo["modality"]).to_pylist():
             work.todo[modality] = todo.filter(pc.equal(todo["modality"], modality))
@@ -120,19 +122,19 @@ class Planner:
             counts["bytes"] += pc.sum(work.todo[modality]["size_bytes"]).as_py() or 0
         return work
 
-    def _relabelled(self, batch: pa.Table, high: np.ndarray, unchanged: np.ndarray) -> pa.Table | None:
+    def _relabelled(self, batch: pa.Table, words: Pair, unchanged: np.ndarray) -> pa.Table | None:
         """Unchanged sources whose labels in the table are others than the corpus' own columns."""
         own = self._corpus.columns.names
         if not own or not len(self._labels):
             return None
-        other = unchanged & (self._labels.compare(high, label_hash(batch, own)) == OTHER)
+        other = unchanged & (self._labels.compare(words, label_hash(batch, own)) == OTHER)
         return batch.select(["source_id", *own]).filter(pa.array(other)) if other.any() else None
 
-    def _count_reasons(self, batch: pa.Table, high: np.ndarray, stored: np.ndarray) -> None:
+    def _count_reasons(self, batch: pa.Table, words: Pair, stored: np.ndarray) -> None:
         """Why sources are embedded: new, changed bytes, or stale (the bytes are the same, the encoder or the cut is not)."""
-        stale, versions = np.zeros(len(high), bool), text_hash(batch["version"])
+        stale, versions = np.zeros(len(stored), bool), text_hash(batch["version"])
         for old in self._stored_recipes:
-            stale |= self._items.compare(high, state_hash(versions, old)) == SAME
+            stale |= self._items.compare(words, state_hash(versions, old)) == SAME
         counts = {"new": stored == ABSENT, "changed": (stored == OTHER) & ~stale, "stale": (stored == OTHER) & stale}
         self._tally.planned.update({reason: int(chosen.sum()) for reason, chosen in counts.items() if chosen.any()})
 
@@ -141,7 +143,7 @@ class Planner:
         if not len(self._rejects) or not batch.num_rows:
             return []
         nameless = pa.array([source_id(uri, "") for uri in batch["uri"].to_pylist()])
-        there = self._rejects.compare(id_words(nameless)[0], np.zeros(len(nameless), np.uint64)) != ABSENT
+        there = self._rejects.compare(id_words(nameless), np.zeros(len(nameless), np.uint64)) != ABSENT
         return [str(i) for i in nameless.filter(pa.array(there)).to_pylist()]
 
     def _todo(self, batch: pa.Table, replaces: np.ndarray, was_rejected: np.ndarray) -> pa.Table:
@@ -157,23 +159,32 @@ class Planner:
             table = table.append_column(column, batch[column.name])
         return table
 
-    def _drop_problems(self, batch: pa.Table, work: Work) -> pa.Table:
-        """Rows of a manifest that cannot be read as sources become rejects."""
+    def _without_problems(self, batch: pa.Table) -> pa.Table:
+        """Set rows of a manifest aside that cannot be read as sources: a good row that comes later may name the same source."""
         bad = batch.filter(pc.is_valid(batch["problem"]))
-        self._tally.unreadable += bad.num_rows
-        for row in bad.select(["uri", "modality", "version", "problem"]).to_pylist():
-            uri, modality, version = row["uri"] or "", row["modality"] or "", row["version"] or ""
-            self._reject(work, Rejected("", uri, modality, version, "list", "UnreadableRow", row["problem"]))
+        if bad.num_rows:
+            self._problems.append(bad.select(["uri", "modality", "version", "problem"]))
         return batch.filter(pc.is_null(batch["problem"]))
+
+    def _reject_problems(self) -> Work:
+        """Those that no good row makes up for become rejects."""
+        work = Work()
+        for bad in self._problems:
+            self._tally.unreadable += bad.num_rows
+            for row in bad.to_pylist():
+                uri, modality, version = row["uri"] or "", row["modality"] or "", row["version"] or ""
+                self._reject(work, Rejected("", uri, modality, version, "list", "UnreadableRow", row["problem"]))
+        self._problems.clear()
+        return work
 
     def _reject(self, work: Work, reject: Rejected) -> None:
         named = Rejected(**{**vars(reject), "source_id": source_id(reject.uri, reject.modality)})
-        high, low = id_words(pa.array([named.source_id]))
-        if self._seen.add(high, low)[0]:
+        words = id_words(pa.array([named.source_id]))
+        if self._seen.add(*words)[0]:
             self._tally.duplicate += 1
             return
         self._tally.listed += 1
-        if self._rejects.compare(high, state_hash(pa.array([reject.version]), ""))[0] == SAME:
+        if self._rejects.compare(words, state_hash(pa.array([reject.version]), ""))[0] == SAME:
             self._reject_again(1)
         else:
             work.rejected.append(named)
@@ -217,9 +228,9 @@ class Planner:
         uris: Sequence[str] = rows["uri"].to_pylist()
         versions, left = text_hash(rows["version"]), np.arange(rows.num_rows)
         for modality in sorted(self._recipes, key=self._met.__getitem__, reverse=True):
-            high, _ = id_words(pa.array([source_id(uris[k], modality) for k in left], pa.string()))
-            same = self._items.compare(high, state_hash(versions[left], self._recipes[modality])) == SAME
-            same |= self._rejects.compare(high, state_hash(versions[left], "")) == SAME
+            words = id_words(pa.array([source_id(uris[k], modality) for k in left], pa.string()))
+            same = self._items.compare(words, state_hash(versions[left], self._recipes[modality])) == SAME
+            same |= self._rejects.compare(words, state_hash(versions[left], "")) == SAME
             if modality == "audio":  # a film's soundtrack is there because it was asked for: the film is still a film
                 same &= np.array([not (mime_of(uris[k]) or "").startswith("video/") for k in left], bool)
             for k in left[same]:
@@ -227,6 +238,10 @@ class Planner:
             self._met[modality] += int(same.sum())
             left = left[~same]
         return found
+
+
+def _chosen(words: Pair, chosen: np.ndarray) -> Pair:
+    return words[0][chosen], words[1][chosen]
 
 
 def gone(batches: Iterable[pa.RecordBatch], modalities: Collection[str], listings: Iterable[Seen]) -> Iterator[str]:

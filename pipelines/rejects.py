@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from pipelines.known import Known, id_words, state_hash
+from pipelines.known import Batch, Known, id_words, state_hash
 from pipelines.ledger import any_of, in_slices
 from pipelines.table import REJECT_COLUMNS, create_table, open_table
 
@@ -43,15 +43,15 @@ class Rejects:
         """The sources rejected before, by version; with `retry`, none counts as done with, nor ever one that was not read."""
         return Known(self._states(retry))
 
-    def _states(self, retry: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _states(self, retry: bool) -> Iterator[Batch]:
         dataset = open_table(self._uri)
         if dataset is None:
             return
         for batch in dataset.to_batches(columns=["source_id", "version", "stage"]):
             if batch.num_rows:
-                ids, _ = id_words(batch["source_id"])
                 again = np.array([retry or stage == "read" for stage in batch["stage"].to_pylist()])
-                yield ids, np.where(again, np.uint64(0), state_hash(batch["version"], ""))
+                states = np.where(again, np.uint64(0), state_hash(batch["version"], ""))
+                yield Batch(id_words(batch["source_id"]), states)
 
     def of_corpus(self, chosen: str) -> Iterator[pa.RecordBatch]:
         """`source_id`, `uri` and `modality` of the rejects that an SQL filter chooses."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.known import Known, id_words
+from pipelines.known import Batch, Known, id_words
 from pipelines.ledger import any_of, in_slices
 from pipelines.table import create_table, open_table
 
@@ -41,12 +41,11 @@ class Tombstones:
         """The deleted sources, each with state 0: a source stays deleted whatever its bytes are."""
         return Known(self._ids())
 
-    def _ids(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _ids(self) -> Iterator[Batch]:
         dataset = open_table(self.uri)
         for batch in dataset.to_batches(columns=["source_id"]) if dataset is not None else ():
             if batch.num_rows:
-                high, _ = id_words(batch["source_id"])
-                yield high, np.zeros(len(high), np.uint64)
+                yield Batch(id_words(batch["source_id"]), np.zeros(batch.num_rows, np.uint64))
 
     def find(self, condition: str) -> pa.Table:
         """The tombstones that an SQL condition over their columns chooses."""

@@ -1,5 +1,6 @@
 """Every source of a corpus ends in exactly one place, and nothing is read that need not be."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from encoders import load_space
 from pipelines.corpus import Corpus, open_corpus
 from pipelines.holdings import Holdings
 from pipelines.identity import recipe, source_id
-from pipelines.known import Known, Seen, id_words, state_hash
+from pipelines.known import Batch, Known, Seen, id_words, state_hash
 from pipelines.plan import Planner, Work, gone
 from pipelines.report import Tally
 
@@ -22,16 +23,20 @@ NOTHING = Known([])
 RECIPES = {m: recipe(e.fingerprint, "whole") for m, e in SPACE.encoders.items()}
 
 
-def _stored(rows: list[tuple[str, str, str]]) -> Known:
-    """What a table knows of sources given as (uri, modality, version), by the recipe in use."""
+def _held(rows: list[tuple[str, str, str]]) -> Batch:
+    """Sources given as (uri, modality, version), by the recipe in use, as a table holds them."""
     ids = pa.array([source_id(u, m) for u, m, _ in rows])
     recipes = pa.array([RECIPES[m] for _, m, _ in rows])
-    return Known([(id_words(ids)[0], state_hash(pa.array([v for _, _, v in rows]), recipes))])
+    return Batch(id_words(ids), state_hash(pa.array([v for _, _, v in rows]), recipes))
+
+
+def _stored(rows: list[tuple[str, str, str]]) -> Known:
+    return Known([_held(rows)])
 
 
 def _refused(rows: list[tuple[str, str, str]]) -> Known:
     ids = pa.array([source_id(u, m) for u, m, _ in rows])
-    return Known([(id_words(ids)[0], state_hash(pa.array([v for _, _, v in rows]), ""))])
+    return Known([Batch(id_words(ids), state_hash(pa.array([v for _, _, v in rows]), ""))])
 
 
 def _plan(corpus: Corpus, items: Known = NOTHING, rejects: Known = NOTHING) -> tuple[list[Work], Tally]:
@@ -72,10 +77,9 @@ def test_sources_the_table_holds_are_unchanged_and_their_bytes_are_not_looked_at
 def test_changed_bytes_and_another_recipe_are_work_that_replaces(media: Path) -> None:
     versions = _versions(open_corpus(str(media)))
     a, b, c, d = versions
-    stale = Known([(id_words(pa.array([source_id(b, "image")]))[0], state_hash(pa.array([versions[b]]), "old recipe"))])
-    ids, states = _stored([(a, "image", "old version"), (c, "image", versions[c])]), stale
-    both = Known([*ids.runs, *states.runs])
-    work, tally = _plan(open_corpus(str(media)), both)
+    stale = Batch(id_words(pa.array([source_id(b, "image")])), state_hash(pa.array([versions[b]]), "old recipe"))
+    held = _held([(a, "image", "old version"), (c, "image", versions[c])])
+    work, tally = _plan(open_corpus(str(media)), Known([held, stale]))
     todo = work[0].todo["image"]
     assert dict(zip(todo["uri"].to_pylist(), todo["_replaces"].to_pylist(), strict=True)) == {a: True, b: True, d: False}
     assert tally.unchanged == 1
@@ -108,8 +112,8 @@ def test_ambiguous_media_are_rejected_and_unknown_ones_skipped_by_extension(tmp_
 def test_a_million_known_sources_are_compared_without_their_names() -> None:
     rng = np.random.default_rng(0)
     ids, states = rng.integers(0, 2**63, 1_000_000).astype(np.uint64), rng.integers(0, 2**63, 1_000_000).astype(np.uint64)
-    known = Known([(ids, states)])
-    assert known.compare(ids[:1000], states[:1000]).tolist() == [1] * 1000
+    known = Known([Batch((ids, ids), states)])
+    assert known.compare((ids[:1000], ids[:1000]), states[:1000]).tolist() == [1] * 1000
     assert sum(words.nbytes for run in known.runs for words in run) == 16 * len(np.unique(ids))
 
 
@@ -131,3 +135,16 @@ def test_a_film_whose_soundtrack_the_table_holds_is_still_a_film(tmp_path: Path)
         work, tally = _plan(open_corpus(str(tmp_path)), _stored(held))
         assert [m for w in work for m in w.todo] == (["video"] if len(held) == 1 else [])
         assert tally.unchanged == len(held) - 1
+
+
+@pytest.mark.parametrize("bad_first", [True, False])
+def test_a_good_row_wins_over_a_bad_one_of_the_same_source_whichever_comes_first(tmp_path: Path, bad_first: bool) -> None:
+    bad = {"uri": "a.jpg", "modality": "image", "version": "1", "size": -1}
+    good = {**bad, "size": 5}
+    other = {**bad, "uri": "b.jpg"}
+    lines = [bad, good, other, other] if bad_first else [good, bad, other, other]
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    work, tally = _plan(open_corpus(str(tmp_path / "list.jsonl")))
+    assert [u for w in work for t in w.todo.values() for u in t["uri"].to_pylist()] == [str(tmp_path / "a.jpg")]
+    assert [r.uri for w in work for r in w.rejected] == [str(tmp_path / "b.jpg")]
+    assert (tally.found, tally.listed, tally.duplicate, tally.unreadable) == (4, 2, 2, 3)

@@ -17,8 +17,8 @@ def _sources(*uris: str) -> pa.Table:
 
 
 def _verdicts(tombstones: Tombstones, *uris: str) -> list[int]:
-    high, _ = id_words(_sources(*uris)["source_id"])
-    verdicts: list[int] = tombstones.known().compare(high, np.zeros(len(high), np.uint64)).tolist()
+    words = id_words(_sources(*uris)["source_id"])
+    verdicts: list[int] = tombstones.known().compare(words, np.zeros(len(uris), np.uint64)).tolist()
     return verdicts
 
 
