@@ -15,6 +15,7 @@ from typing import Any, Literal
 from encoders.encoder import Encoder
 from encoders.errors import DecodeError
 from encoders.media.scenes import SCENES, find_scenes
+from encoders.media.scenes import SHORTEST_S as SHORTEST_SCENE_S
 from encoders.media.text import decode_text
 
 TIMED = ("audio", "imu", "video")  # whose decoded media have `duration_s` and `part(start_s, end_s)`
@@ -29,7 +30,7 @@ class Cut:
     """How the sources of one modality become items.
 
     "whole": one item a source. "windows": `length_s` long, one every `hop_s`, the last one moved back to end with the medium.
-    "scenes": from cut to cut of a video, and cut at every full minute too (SCENE_PART_S).
+    "scenes": from cut to cut of a video, and cut at every full minute too (SCENE_PART_S) that leaves enough for a scene.
     "context": parts of a text that fit the tower's context.
     """
 
@@ -45,7 +46,8 @@ class Cut:
     @property
     def mark(self) -> str:
         """The name, and whatever else decides where the segments lie."""
-        return f"{self.name} {SCENES} {SCENE_PART_S:g}" if self.kind == "scenes" else self.name
+        parts = f"{SCENE_PART_S:g}-{SCENE_PART_S + SHORTEST_SCENE_S:g}"
+        return f"{self.name} {SCENES} {parts}" if self.kind == "scenes" else self.name
 
 
 WHOLE = Cut()
@@ -115,7 +117,7 @@ def count_parts(cut: Cut, decoded: Any) -> int:
     if cut.kind == "windows":
         return -(-_window_count(cut, _duration_s(decoded)) // _windows_a_part(cut))
     if cut.kind == "scenes":
-        return max(1, math.ceil(_duration_s(decoded) / SCENE_PART_S))
+        return _scene_parts(_duration_s(decoded))
     return 1
 
 
@@ -131,7 +133,8 @@ def segments(cut: Cut, encoder: Encoder, decoded: Any, part: int) -> Sequence[Se
         starts_s = [min(k * cut.hop_s, last_s) for k in range(part * each, min(count, (part + 1) * each))]
         return [_timed(decoded, start_s, min(start_s + cut.length_s, duration_s)) for start_s in starts_s]
     if cut.kind == "scenes":
-        found = find_scenes(decoded, part * SCENE_PART_S, min((part + 1) * SCENE_PART_S, decoded.duration_s))
+        last = part + 1 == _scene_parts(decoded.duration_s)
+        found = find_scenes(decoded, part * SCENE_PART_S, decoded.duration_s if last else (part + 1) * SCENE_PART_S)
         return [_timed(decoded, start_s, end_s) for start_s, end_s in found]
     if cut.kind == "context" and encoder.spans is not None:
         text = decode_text(decoded)
@@ -156,6 +159,11 @@ def _timed(decoded: Any, start_s: float, end_s: float) -> Segment:
 
 def _window_count(cut: Cut, duration_s: float) -> int:
     return 1 + math.ceil(max(0.0, duration_s - cut.length_s - SHORTEST_S) / cut.hop_s - 1e-9)
+
+
+def _scene_parts(duration_s: float) -> int:
+    """A rest that is shorter than a scene may be belongs to the part before it."""
+    return max(1, math.ceil((duration_s - SHORTEST_SCENE_S) / SCENE_PART_S))
 
 
 def _windows_a_part(cut: Cut) -> int:

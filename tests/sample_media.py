@@ -63,6 +63,7 @@ def video_file(
     rate_hz: int = 10,
     codec: str = "libx264",
     sound: np.ndarray | None = None,
+    keyframe_s: float = 2.0,
     **options: str,
 ) -> bytes:
     """Frames uint8 (N, H, W, 3) and a mono 16 kHz sound in a container that FFmpeg writes; N 0 leaves the video out."""
@@ -72,7 +73,7 @@ def video_file(
         if len(frames):
             stream = container.add_stream(codec, rate=rate_hz)
             stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-            stream.gop_size = 2 * rate_hz
+            stream.gop_size = round(keyframe_s * rate_hz)
         if sound is not None:
             track = container.add_stream(
                 "aac" if kind not in ("webm",) else "libopus", rate=48_000 if kind == "webm" else 16_000

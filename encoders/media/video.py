@@ -1,6 +1,6 @@
 """Video: MP4, MOV, MKV, WebM, AVI, ... bytes, files, URIs, arrays of frames -> a clip -> frames at times, facts.
 
-Frames are decoded one after the other and only those asked for are kept; files are streamed, never read whole.
+Only frames that are asked for are kept; files are streamed, never read whole. `encoders.media.seeking` finds them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from functools import cached_property
 from typing import Self
 
 import av
-import av.container
-import av.video
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
@@ -22,13 +20,12 @@ from PIL import Image
 from encoders.errors import DecodeError, TooLargeError
 from encoders.media.containers import open_container
 from encoders.media.previews import LONGEST_SIDE, picture_preview
+from encoders.media.seeking import duration_of, frames_between, frames_numbered, frames_on_show, rotation_of, video_stream
 from encoders.media.sniff import HEAD_BYTES, sniff
 from encoders.media.types import Facts, Media, read_head
 
 MAX_PIXELS = 8192 * 8192  # of one frame
 MAX_DURATION_S = 24 * 3600.0
-SEEK_GAP_S = 10.0  # a wanted frame further ahead than this is sought by its keyframe, a nearer one decoded towards
-MIN_SHARE = 0.5  # of the promised duration that must be there; a clip cut off earlier is refused
 ARRAY_RATE_HZ = 25.0  # of frames that come as an array without a rate
 
 
@@ -52,12 +49,12 @@ class Clip:
         self._start_s, self._poster = 0.0, None
         self.mime = sniff(read_head(media, HEAD_BYTES), "").mime
         with open_container(media) as container:
-            stream = _video_stream(container)
-            self._rotation = _rotation(container, stream)
+            stream = video_stream(container)
+            self._rotation = rotation_of(container, stream)
             self._stored_size = width, height = stream.codec_context.width, stream.codec_context.height
             self.width, self.height = (height, width) if self._rotation % 180 else (width, height)
             self.rate_hz = float(stream.average_rate or stream.guessed_rate or ARRAY_RATE_HZ)
-            self.duration_s = _duration_s(container, stream)
+            self.duration_s = duration_of(container, stream)
         if width * height > MAX_PIXELS:
             raise TooLargeError(f"frames of {width} x {height} pixels, at most {MAX_PIXELS:,} are taken; shrink the video")
         if self.duration_s > MAX_DURATION_S:
@@ -97,11 +94,11 @@ class Clip:
     def frames_at(self, times_s: Sequence[float], at_least: int | None = None) -> np.ndarray:
         """The frames on show at rising times in seconds from the start, uint8 (len(times_s), H, W, 3); else as `frames`."""
         with open_container(self._media) as container:
-            stream = _video_stream(container)
+            stream = video_stream(container)
             converter = VideoReformatter()  # one for all frames: it costs as much to set up as to decode a small one
             frames: list[np.ndarray] = []
             times_s = [self._start_s + time_s for time_s in times_s]
-            for frame in _frames_on_show(container, stream, times_s, self._start_s + self.duration_s, 1 / self.rate_hz):
+            for frame in frames_on_show(container, stream, times_s, self._start_s + self.duration_s, 1 / self.rate_hz):
                 frames.append(frames[-1] if frame is None else self._convert(converter, frame, at_least))
         return np.stack(frames)
 
@@ -121,8 +118,8 @@ class Clip:
         """
         first_s, last_s = self._start_s + start_s, self._start_s + min(end_s, self.duration_s)
         with open_container(self._media) as container:
-            stream, converter = _video_stream(container), VideoReformatter()
-            for shown_s, frame in _frames_between(container, stream, first_s, last_s, 1 / self.rate_hz):
+            stream, converter = video_stream(container), VideoReformatter()
+            for shown_s, frame in frames_between(container, stream, first_s, last_s, 1 / self.rate_hz):
                 yield max(start_s, shown_s - self._start_s), self._convert(converter, frame, at_least)
 
     @property
@@ -143,8 +140,8 @@ class Clip:
         first, _ = self._numbers()
         times_s = (self._whole or self)._times_s
         with open_container(self._media) as container:
-            stream = _video_stream(container)
-            for frame in _frames_numbered(container, stream, [first + n for n in numbers], times_s, 1 / self.rate_hz):
+            stream = video_stream(container)
+            for frame in frames_numbered(container, stream, [first + n for n in numbers], times_s, 1 / self.rate_hz):
                 yield frame.to_ndarray(format="rgb24")
 
     def _numbers(self) -> tuple[int, int]:
@@ -159,7 +156,7 @@ class Clip:
     def _times_s(self) -> list[float]:
         """When each frame of the file is shown, in seconds from its start; evenly spaced where the file does not say."""
         with open_container(self._media) as container:
-            stream = _video_stream(container)
+            stream = video_stream(container)
             origin, unit_s = stream.start_time or 0, float(stream.time_base or 0)
             stamps = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
         known = sorted(stamp for stamp in stamps if stamp is not None)
@@ -234,125 +231,3 @@ def describe_video(clip: Clip) -> Facts:
     """Size, duration, type and a small JPEG of the middle."""
     preview = picture_preview(Image.fromarray(clip.poster()))
     return Facts(mime=clip.mime, width=clip.width, height=clip.height, duration_s=clip.duration_s, preview=preview)
-
-
-def _video_stream(container: av.container.InputContainer) -> av.video.VideoStream:
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
-            stream.codec_context.thread_count = 1  # an actor owns one core; FFmpeg would take them all
-            return stream
-    raise DecodeError("the file has no video stream; a sound file is embedded as audio")
-
-
-def _frames_on_show(
-    container: av.container.InputContainer,
-    stream: av.video.VideoStream,
-    times_s: Sequence[float],
-    duration_s: float,
-    frame_s: float,
-) -> Iterator[av.VideoFrame | None]:
-    """For each time the frame on show then, None for the same as before."""
-    decoder = _timed_frames(container, stream, frame_s)
-    shown, shown_s = None, 0.0  # the frame on show, and since when
-    following = next(decoder, None)
-    for time_s in times_s:
-        if time_s - (following[0] if following else shown_s) > SEEK_GAP_S:
-            container.seek(_to_pts(stream, time_s), stream=stream)
-            decoder = _timed_frames(container, stream, frame_s)
-            following = next(decoder, None) or following
-        fresh = False
-        while following and (following[0] <= time_s + frame_s / 4 or shown is None):
-            (shown_s, shown), fresh = following, True
-            following = next(decoder, None)
-        if shown is None:
-            raise DecodeError("the video has no frame that can be decoded; write the file again")
-        if following is None and shown_s + frame_s < MIN_SHARE * time_s:
-            raise DecodeError(f"the video ends at {shown_s:.1f} s of {duration_s:.1f} s: cut off; copy the file again")
-        yield shown if fresh else None
-
-
-def _frames_between(
-    container: av.container.InputContainer,
-    stream: av.video.VideoStream,
-    start_s: float,
-    end_s: float,
-    frame_s: float,
-) -> Iterator[tuple[float, av.VideoFrame]]:
-    """The frame on show at `start_s`, or else the next there is, and those that follow before `end_s`; with their times."""
-    if start_s > SEEK_GAP_S:
-        container.seek(_to_pts(stream, start_s), stream=stream)
-    decoder = _timed_frames(container, stream, frame_s)
-    shown = next(decoder, None)
-    if shown is None:
-        raise DecodeError("the video has no frame that can be decoded; write the file again")
-    for following in decoder:
-        if following[0] >= end_s - frame_s / 4:
-            break
-        if following[0] > start_s + frame_s / 4:
-            yield shown
-        shown = following
-    else:
-        if shown[0] + frame_s < MIN_SHARE * end_s:
-            raise DecodeError(f"the video ends at {shown[0]:.1f} s, before {end_s:.1f} s: cut off; copy the file again")
-    yield shown
-
-
-def _frames_numbered(
-    container: av.container.InputContainer,
-    stream: av.video.VideoStream,
-    numbers: Sequence[int],
-    times_s: Sequence[float],
-    frame_s: float,
-) -> Iterator[av.VideoFrame]:
-    """The frames of these rising numbers, found by the time each is shown."""
-    decoder, reached_s = _timed_frames(container, stream, frame_s), 0.0
-    for number in numbers:
-        if times_s[number] - reached_s > SEEK_GAP_S:
-            container.seek(_to_pts(stream, times_s[number]), stream=stream)
-            decoder = _timed_frames(container, stream, frame_s)
-        found = next((f for f in decoder if f[0] > times_s[number] - frame_s / 4), None)
-        if found is None:
-            raise DecodeError(
-                f"frame {number:,} of {len(times_s):,} cannot be decoded: damaged or cut off; write the file again"
-            )
-        reached_s = found[0]
-        yield found[1]
-
-
-def _timed_frames(
-    container: av.container.InputContainer, stream: av.video.VideoStream, frame_s: float
-) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Decoded frames with their time in seconds from the start of the stream; packets that are damaged are passed over."""
-    origin = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
-    time_s = -frame_s
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.error.InvalidDataError:
-            continue
-        for frame in frames:
-            time_s = time_s + frame_s if frame.time is None else frame.time - origin
-            yield time_s, frame
-
-
-def _to_pts(stream: av.video.VideoStream, time_s: float) -> int:
-    return int(time_s / stream.time_base) + (stream.start_time or 0) if stream.time_base else 0
-
-
-def _rotation(container: av.container.InputContainer, stream: av.video.VideoStream) -> int:
-    """Degrees counter-clockwise, a multiple of 90, that set a frame upright: phones film sideways and say so."""
-    first = next(_timed_frames(container, stream, 0.0), None)
-    if first is None:
-        raise DecodeError("the video has no frame that can be decoded; write the file again")
-    return round(first[1].rotation / 90) % 4 * 90
-
-
-def _duration_s(container: av.container.InputContainer, stream: av.video.VideoStream) -> float:
-    """Of the stream, else of the container, else by reading every packet (recordings from a browser say nothing)."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if container.duration:
-        return float(container.duration / av.time_base)
-    container.seek(0)
-    last = max((p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None), default=0)
-    return float((last - (stream.start_time or 0)) * stream.time_base) if stream.time_base else 0.0

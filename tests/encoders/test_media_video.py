@@ -15,7 +15,7 @@ from sample_media import moving, sample_files, sound_file, tone, video_file
 
 from encoders.encoder import build_encoder
 from encoders.errors import DecodeError, TooLargeError
-from encoders.media import video
+from encoders.media import seeking
 from encoders.media.video import decode_video, describe_video
 
 
@@ -62,9 +62,27 @@ def test_seeking_finds_the_same_frames_as_decoding_all(monkeypatch: pytest.Monke
         media = video_file(kind, frames=frames, rate_hz=1)
         for count in (1, 3, 7):
             sought = decode_video(media).frames(count)
-            monkeypatch.setattr(video, "SEEK_GAP_S", 1e9)
+            monkeypatch.setattr(seeking, "SEEK_GAP_S", 1e9)
             np.testing.assert_array_equal(sought, decode_video(media).frames(count))
             monkeypatch.undo()
+
+
+def test_wanted_frames_of_a_film_with_one_keyframe_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = decode_video(video_file(frames=moving(100, 32, 32), rate_hz=1, keyframe_s=1000))
+    decoded, timed = 0, seeking.timed_frames
+
+    def counted(*args: object) -> Iterator[object]:
+        nonlocal decoded
+        for frame in timed(*args):  # type: ignore[arg-type]
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(seeking, "timed_frames", counted)
+    np.testing.assert_allclose(levels(clip.frames(5)), [2, 6, 10, 14, 18], atol=1)
+    assert decoded <= 100
+    decoded = 0
+    assert len(list(clip.numbered([10, 30, 50, 70, 90]))) == 5
+    assert decoded <= 100
 
 
 def test_frames_before_the_last_ones_are_not_held_nor_the_file_read(tmp_path: Path) -> None:
@@ -210,7 +228,7 @@ def test_a_part_of_two_hours_reads_and_decodes_little_more_than_itself(tmp_path:
     path = tmp_path / "long.mp4"
     noise = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     path.write_bytes(video_file(frames=np.repeat(noise, 120, 0), rate_hz=1))
-    taken, decoded, timed = 0, 0, video._timed_frames
+    taken, decoded, timed = 0, 0, seeking.timed_frames
 
     class Counting(io.FileIO):
         def read(self, size: int = -1, /) -> bytes:
@@ -225,7 +243,7 @@ def test_a_part_of_two_hours_reads_and_decodes_little_more_than_itself(tmp_path:
             decoded += 1
             yield frame
 
-    monkeypatch.setattr(video, "_timed_frames", counted)
+    monkeypatch.setattr(seeking, "timed_frames", counted)
     with Counting(path) as file:
         clip = decode_video(file)
         assert clip.duration_s == pytest.approx(7200)

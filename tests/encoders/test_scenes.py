@@ -12,7 +12,7 @@ import pytest
 from sample_media import moving, sample_files, video_file
 
 from encoders.errors import DecodeError
-from encoders.media import video
+from encoders.media import seeking
 from encoders.media.scenes import find_scenes
 from encoders.media.video import decode_video
 
@@ -48,7 +48,7 @@ def test_late_cuts_of_a_film_with_one_keyframe_are_found_in_one_pass(monkeypatch
     """100 s of ten frames a second; cut at 81 s and 90.5 s. Nothing is decoded twice, though 256 frames are a quarter of it."""
     cuts_s = (81.0, 90.5)
     file = Counting(film([100 * k for k in range(1000)], [sum(k >= 10 * cut for cut in cuts_s) for k in range(1000)]))
-    decoded, timed = 0, video._timed_frames
+    decoded, timed = 0, seeking.timed_frames
 
     def counted(*args: object) -> Iterator[object]:
         nonlocal decoded
@@ -57,7 +57,7 @@ def test_late_cuts_of_a_film_with_one_keyframe_are_found_in_one_pass(monkeypatch
             yield frame
 
     clip = decode_video(file)
-    monkeypatch.setattr(video, "_timed_frames", counted)
+    monkeypatch.setattr(seeking, "timed_frames", counted)
     file.opened = 0
     assert find_scenes(clip, 0.0, 100.0) == [(0.0, 81.0), (81.0, 90.5), (90.5, 100.0)]
     assert (file.opened, decoded) == (1, 1000)

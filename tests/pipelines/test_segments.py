@@ -76,6 +76,14 @@ def test_a_setting_goes_to_the_modalities_it_suits() -> None:
             parse_cuts(wrong, SPACE.modalities)
 
 
+@pytest.mark.parametrize(("seconds", "ends_s"), [(60.3, [60.3]), (60.7, [60, 60.7]), (120.5, [60, 120.5]), (0.4, [0.4])])
+def test_a_rest_shorter_than_a_scene_belongs_to_the_scene_before(seconds: float, ends_s: list[float]) -> None:
+    clip, cut = decode_video((np.zeros((round(seconds * 10), 16, 16, 3), np.uint8), 10.0)), parse_cut("scenes")
+    found = [s for part in range(count_parts(cut, clip)) for s in segments(cut, SPACE.encoder("video"), clip, part)]
+    assert [segment.end_s for segment in found] == pytest.approx(ends_s)
+    assert [segment.start_s for segment in found] == pytest.approx([0, *ends_s[:-1]])
+
+
 def test_scenes_are_where_the_picture_changes_at_once() -> None:
     frames = np.concatenate(
         [

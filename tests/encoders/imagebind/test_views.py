@@ -16,7 +16,7 @@ from sample_media import picture, picture_file, video_file
 from encoders.errors import TooLargeError
 from encoders.imagebind.preprocess import ImagePixels, VideoViews, reference_input
 from encoders.imagebind.views import centre, clip_frames, long_side
-from encoders.media import video
+from encoders.media import seeking
 from encoders.media.image import decode_image
 
 SIZES = [(224, 224), (299, 224), (224, 299), (500, 375), (97, 640), (1, 1), (1, 40), (37, 1), (223, 225), (1000, 1001)]
@@ -172,7 +172,7 @@ def test_of_two_hours_of_video_little_is_decoded_and_read(tmp_path: Path, monkey
     path = tmp_path / "long.mp4"
     random = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
     path.write_bytes(video_file(frames=np.repeat(random, 120, 0), rate_hz=1))
-    decoded, taken, timed = 0, 0, video._timed_frames
+    decoded, taken, timed = 0, 0, seeking.timed_frames
 
     class Counting(io.FileIO):
         def read(self, size: int = -1, /) -> bytes:
@@ -187,7 +187,7 @@ def test_of_two_hours_of_video_little_is_decoded_and_read(tmp_path: Path, monkey
             decoded += 1
             yield frame
 
-    monkeypatch.setattr(video, "_timed_frames", counted)
+    monkeypatch.setattr(seeking, "timed_frames", counted)
     with Counting(path) as file:
         sane = VideoViews()(file)["frames"]
     assert decoded < 60
