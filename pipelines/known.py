@@ -51,7 +51,7 @@ def state_hash(version: pa.Array | pa.ChunkedArray | np.ndarray, recipe: pa.Arra
 
 
 class Batch(NamedTuple):
-    """Rows of a table: the words of their ids, their states, and how many rows each one's id has by right, where that is told."""
+    """Rows of a table: the words of their ids, their states, and how many rows each id should have, where that is told."""
 
     words: Pair
     states: np.ndarray
