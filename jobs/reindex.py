@@ -29,6 +29,8 @@ class ReindexConfig(ReindexSettings):
         item_timeout: seconds without a result after which a source is given up.
         max_reject_rate: exit 1 if a larger share of a corpus' listed sources is rejected.
         only_writer: take a store that ignores conditional writes; nothing else may write to the table meanwhile.
+        allow_hosts: the only hosts that http(s) URLs of a corpus may name besides its own (names, addresses, globs), private
+            ones too; without it all hosts with public addresses.
         dry_run: only plan, and report what would be done.
     """
 

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from encoders.media.types import Facts
+from pipelines.reach import PUBLIC, Reach
 
 ITEM_TIMEOUT_S = 120.0
 START_TIMEOUT_S = 180.0
@@ -82,8 +83,8 @@ class DecoderError(OSError):
 class Decoder:
     """A space's decoding child, replaced when it dies."""
 
-    def __init__(self, space: str, ahead: int, item_timeout_s: float = ITEM_TIMEOUT_S) -> None:
-        self._arguments = [space, str(MEMORY_BYTES), str(item_timeout_s)]
+    def __init__(self, space: str, ahead: int, item_timeout_s: float = ITEM_TIMEOUT_S, reach: Reach = PUBLIC) -> None:
+        self._arguments = [space, str(MEMORY_BYTES), str(item_timeout_s), reach.to_json()]
         self._ahead = ahead  # how many decoded items may wait for the tower
         self._item_timeout_s = item_timeout_s
         self._start()

@@ -1,6 +1,6 @@
 """The process in which media are read and decoded. In: sources over a pipe. Out: features and facts, or a reject, for each.
 
-Run as `python -m pipelines.decoder_child FD SPACE MEMORY_BYTES ITEM_TIMEOUT_S` by pipelines/decoder.py, which owns it:
+Run as `python -m pipelines.decoder_child FD SPACE MEMORY_BYTES ITEM_TIMEOUT_S REACH` by pipelines/decoder.py, which owns it:
 whatever a native decoder does to this process, its owner and the owner's tower stay.
 """
 
@@ -11,10 +11,11 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import BinaryIO
 
@@ -27,8 +28,9 @@ from encoders.media.types import mime_of
 from encoders.space import Space, load_space
 from pipelines.decoder import Decoded, Probed, Reject, Reply, Source
 from pipelines.identity import without_signatures
+from pipelines.reach import Reach
 from pipelines.segments import count_parts, parse_cut, segments
-from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
+from pipelines.storage import INFRASTRUCTURE_ERRORS
 
 READERS = 8  # concurrent reads ahead of the decoder: object stores answer in tens of milliseconds
 RETRY_AFTER_S = (0.5, 2.0, 5.0)
@@ -39,15 +41,15 @@ STREAMED_BYTES = 64 * 1024**2  # larger files are handed to the decoder as an op
 
 def main() -> None:
     """Serve lists of sources until the pipe closes."""
-    fd, space_uri, memory_bytes, item_timeout_s = sys.argv[1:]
+    fd, space_uri, memory_bytes, item_timeout_s, reach = sys.argv[1:]
     torch.set_num_threads(1)
-    space = load_space(space_uri)
+    space, read = load_space(space_uri), partial(_read, reach=Reach.from_json(reach))
     _limit_memory(int(memory_bytes))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with Connection(int(fd)) as pipe, ThreadPoolExecutor(READERS) as readers, suppress(EOFError, BrokenPipeError):
         pipe.send("ready")
         while True:  # until the owner closes its end
-            for reply in _decode_all(space, pipe.recv(), readers, READ_SHARE * float(item_timeout_s)):
+            for reply in _decode_all(space, pipe.recv(), partial(readers.submit, read), READ_SHARE * float(item_timeout_s)):
                 pipe.send(reply)
 
 
@@ -58,11 +60,13 @@ def _end_with(owner: int) -> None:
     os._exit(1)
 
 
-def _decode_all(space: Space, sources: list[Source], readers: ThreadPoolExecutor, read_timeout_s: float) -> Iterator[Reply]:
-    reads = {k: readers.submit(_read, sources[k]) for k in range(min(READERS, len(sources)))}
+def _decode_all(
+    space: Space, sources: list[Source], submit: Callable[[Source], Future[bytes | BinaryIO]], read_timeout_s: float
+) -> Iterator[Reply]:
+    reads = {k: submit(sources[k]) for k in range(min(READERS, len(sources)))}
     for k, source in enumerate(sources):
         if k + READERS < len(sources):
-            reads[k + READERS] = readers.submit(_read, sources[k + READERS])
+            reads[k + READERS] = submit(sources[k + READERS])
         stage = ["read"]  # of the work on this source, for its reject
         medium: bytes | BinaryIO = b""
         try:
@@ -106,22 +110,23 @@ def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: 
         yield Decoded(features, facts, segment.key, segment.start_s, segment.end_s, last=number == len(found))
 
 
-def _read(source: Source) -> bytes | BinaryIO:
+def _read(source: Source, reach: Reach) -> bytes | BinaryIO:
     """The medium, tried again a few times while the store does not answer."""
     for pause_s in RETRY_AFTER_S:
         try:
-            return _read_once(source)
+            return _read_once(source, reach)
         except (FileNotFoundError, PermissionError, IsADirectoryError):
             raise
         except INFRASTRUCTURE_ERRORS:
             time.sleep(pause_s)
-    return _read_once(source)
+    return _read_once(source, reach)
 
 
-def _read_once(source: Source) -> bytes | BinaryIO:
+def _read_once(source: Source, reach: Reach) -> bytes | BinaryIO:
     if source.media is not None:
         return source.media
-    fs, path = filesystem(source.location)
+    fs = reach.store(source.location)
+    path = str(fs._strip_protocol(source.location))
     if source.offset is not None:
         return bytes(fs.cat_file(path, start=source.offset, end=source.offset + (source.size_bytes or 0)))
     if source.size_bytes is None or source.size_bytes > STREAMED_BYTES:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ from pipelines.lease import Lease, held
 from pipelines.ledger import Ledger, any_of, in_slices
 from pipelines.purge import Proof, Purged, prove, purge, refuse_pinned, vector_bytes
 from pipelines.rejects import Rejects
+from pipelines.runs import new_run_id
 from pipelines.table import VECTOR, open_table, table_uri
 from pipelines.tombstones import TOMBSTONE_COLUMNS, Tombstones
 
@@ -136,7 +136,7 @@ def delete(settings: DeleteSettings) -> DeleteReport:
         raise ValueError(f"there is no table {settings.table!r} in {settings.db}: nothing to delete")
     tombstones = Tombstones(table_uri(db, f"{settings.table}__deleted"))
     rejects_uri = table_uri(db, f"{settings.table}__rejects")
-    report = DeleteReport(uuid.uuid4().hex, uri, settings.dry_run, settings.undelete)
+    report = DeleteReport(new_run_id(), uri, settings.dry_run, settings.undelete)
     if not settings.undelete:
         _check_condition(dataset, settings.condition(("item_id", "source_id")), settings.where)
     if settings.dry_run:

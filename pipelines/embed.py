@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from pipelines.plan import Planner
 from pipelines.progress import EmbedProgress
 from pipelines.rejects import Rejects
 from pipelines.report import Audit, EmbedReport, Tally
-from pipelines.runs import append_run
+from pipelines.runs import append_run, new_run_id
 from pipelines.segments import WHOLE, Cut, parse_cuts
 from pipelines.stages import Decode, DecodeThenEmbed, Embed, Job, Probe
 from pipelines.table import RESERVED_COLUMNS, check_columns, check_space, item_schema, open_table, table_uri
@@ -61,6 +60,7 @@ class EmbedSettings:
     item_timeout: float = ITEM_TIMEOUT_S
     max_reject_rate: float = 0.05
     only_writer: bool = False
+    allow_hosts: Sequence[str] = ()
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -124,6 +124,7 @@ def prepare(settings: EmbedSettings) -> Prepared:
         limit=settings.limit,
         reserved=RESERVED_COLUMNS,
         modalities=space.modalities,
+        allow_hosts=settings.allow_hosts,
     )
     prepared = Prepared(settings, space, corpus, parse_cuts(settings.segment, space.modalities), canonical_uri(settings.db))
     existing = open_table(prepared.uri)
@@ -144,7 +145,7 @@ def embed(settings: EmbedSettings) -> EmbedReport:
     """
     began, started_at = time.monotonic(), datetime.now(UTC)
     prepared = prepare(settings)
-    report = prepared.report(uuid.uuid4().hex)
+    report = prepared.report(new_run_id())
     if settings.dry_run:
         for _ in planner_of(prepared, open_table(prepared.uri), report, Seen()).batches():
             pass
@@ -264,6 +265,7 @@ def _embedded(prepared: Prepared, group: dict[str, Todo], report: EmbedReport, r
         run_id=report.run_id,
         batch_size=batch,
         item_timeout_s=prepared.settings.item_timeout,
+        reach=prepared.corpus.reach,
     )
     parts = []
     for modality, todo in group.items():

@@ -202,7 +202,7 @@ class Planner:
                 modalities[k] = modality
             unclear = np.flatnonzero([m is None for m in modalities])
         rows = batch.take(unclear)
-        guesses = find_modalities(rows) if len(unclear) else []
+        guesses = find_modalities(rows, self._corpus.reach) if len(unclear) else []
         for k, guess, row in zip(unclear, guesses, rows.select(["uri", "version"]).to_pylist(), strict=True):
             modalities[k] = guess.modality
             if guess.modality is None and guess.why == "unknown":

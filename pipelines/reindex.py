@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ from pipelines.ledger import Ledger
 from pipelines.plan import gone
 from pipelines.progress import EmbedProgress
 from pipelines.report import Audit, EmbedReport
-from pipelines.runs import append_run
+from pipelines.runs import append_run, new_run_id
 from pipelines.table import open_table
 from pipelines.upkeep import optimize
 
@@ -63,6 +62,7 @@ class ReindexSettings:
     item_timeout: float = EmbedSettings.item_timeout
     max_reject_rate: float = EmbedSettings.max_reject_rate
     only_writer: bool = False
+    allow_hosts: Sequence[str] = ()
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class ReindexSettings:
     def each(self) -> list[EmbedSettings]:
         """The embed run of each corpus."""
         shared = {name: getattr(self, name) for name in ("db", "table", "space", "retry_rejects", "item_timeout")}
-        shared |= {name: getattr(self, name) for name in ("max_reject_rate", "only_writer", "dry_run")}
+        shared |= {name: getattr(self, name) for name in ("max_reject_rate", "only_writer", "allow_hosts", "dry_run")}
         return [EmbedSettings(**{**shared, **vars(one), "segment": one.segment or self.segment}) for one in self.corpora]
 
 
@@ -123,7 +123,7 @@ def reindex(settings: ReindexSettings) -> ReindexReport:
     began, started_at = time.monotonic(), datetime.now(UTC)
     each = [prepare(one) for one in settings.each()]
     first = each[0]
-    report = ReindexReport(uuid.uuid4().hex, first.uri, dry_run=settings.dry_run)
+    report = ReindexReport(new_run_id(), first.uri, dry_run=settings.dry_run)
     report.corpora = [prepared.report(report.run_id) for prepared in each]
     if settings.dry_run:
         _plan_only(each, report, settings)

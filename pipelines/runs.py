@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -24,6 +26,15 @@ RUN_COLUMNS = pa.schema(
         pa.field("report", pa.string(), nullable=False),  # the whole of it, JSON
     ]
 )
+
+
+_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray tells the entrypoint of a submitted job about itself, as JSON
+
+
+def new_run_id() -> str:
+    """The name of the run that begins: under `ray job submit` the submission id, else one nobody has."""
+    submitted: str | None = json.loads(os.environ.get(_JOB_CONFIG, "{}")).get("metadata", {}).get("job_submission_id")
+    return submitted or uuid.uuid4().hex
 
 
 def append_run(db: str, table: str, started_at: datetime, report: str, exit_code: int) -> None:

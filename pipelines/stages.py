@@ -21,11 +21,17 @@ from encoders.media.types import Facts
 from encoders.space import load_space
 from pipelines.decoder import Decoded, Decoder, Probed, Reject, Source
 from pipelines.identity import item_id
+from pipelines.reach import Reach
 from pipelines.table import VECTOR
 
 _NORM_TOLERANCE = 1e-3
 _REJECT_COLUMNS = ("_reject_stage", "_reject_type", "_reject_message", "_reject_expected")
-_ABSENT = ("FileNotFoundError", "PermissionError", "IsADirectoryError")  # the source's own fault, not the store's
+_ABSENT = (
+    "FileNotFoundError",
+    "PermissionError",
+    "IsADirectoryError",
+    "RefusedError",
+)  # the source's own fault, not the store's
 _FACTS = {
     "mime": pa.string(),
     "width": pa.int32(),
@@ -51,13 +57,14 @@ class Job:
     run_id: str
     batch_size: int
     item_timeout_s: float
+    reach: Reach
 
 
 class Probe:
     """CPU actor: sources -> a row for each part of the work on them. One that cannot be opened is one part, and fails there."""
 
     def __init__(self, job: Job) -> None:
-        self._decoder = Decoder(job.space, READ_AHEAD, job.item_timeout_s)
+        self._decoder = Decoder(job.space, READ_AHEAD, job.item_timeout_s, job.reach)
         self._cuts = job.cuts
 
     def __call__(self, todo: pa.Table) -> pa.Table:
@@ -74,7 +81,9 @@ class Decode:
     """CPU actor: sources -> facts and features. Features travel as fixed-size binary columns: no float32, no copies."""
 
     def __init__(self, job: Job) -> None:
-        self._decoder = Decoder(job.space, 2 * job.batch_size, job.item_timeout_s)  # starts its child; we go on meanwhile
+        self._decoder = Decoder(
+            job.space, 2 * job.batch_size, job.item_timeout_s, job.reach
+        )  # starts its child; we go on meanwhile
         self._space = load_space(job.space)
         self._cuts = job.cuts
         self._batch_size = job.batch_size

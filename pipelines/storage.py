@@ -14,6 +14,8 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
+from pipelines.identity import is_local
+
 # What stores and networks raise; neither of the last two is an OSError.
 INFRASTRUCTURE_ERRORS = (OSError, BotoCoreError, aiohttp.ClientError)
 
@@ -24,6 +26,12 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return LocalFileSystem(auto_mkdir=True), str(Path(uri).absolute())
     fs = fsspec.filesystem(uri.partition("://")[0])  # not url_to_fs, which takes `::` in a key for a chain of URLs
     return fs, fs._strip_protocol(uri)
+
+
+def store(uri: str) -> Any:
+    """The fsspec filesystem of a URI, without a cache of listings: a second run must see what has changed."""
+    root = "/" if is_local(uri) else "/".join(uri.split("/", 3)[:3])  # not all of it, again for `::`
+    return fsspec.core.url_to_fs(root, use_listings_cache=False)[0]
 
 
 def lance_options(uri: str) -> dict[str, str]:

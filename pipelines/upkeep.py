@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from pipelines.compaction import LEAST_MEMORY_MB, MEMORY_MB, Tidied, compact, co
 from pipelines.identity import canonical_uri
 from pipelines.lease import Lease, held
 from pipelines.ledger import Ledger
+from pipelines.runs import new_run_id
 from pipelines.storage import filesystem
 from pipelines.table import open_table, table_uri
 
@@ -109,7 +109,7 @@ def upkeep(settings: UpkeepSettings) -> UpkeepReport:
         OSError: the table is still being written after the wait, or the store is away; run the same command again.
     """
     began = time.monotonic()
-    db, keep, run_id = canonical_uri(settings.db), settings.keep(), uuid.uuid4().hex
+    db, keep, run_id = canonical_uri(settings.db), settings.keep(), new_run_id()
     uri = table_uri(db, settings.table)
     dataset = open_table(uri)
     if dataset is None:

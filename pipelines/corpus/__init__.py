@@ -14,6 +14,7 @@ from pipelines.corpus.corpus import BATCH_ROWS, COLUMNS, STANDARD_MODALITIES, Co
 from pipelines.corpus.globs import Filter
 from pipelines.corpus.modality import find_modalities
 from pipelines.corpus.place import Place
+from pipelines.reach import Reach
 
 __all__ = ["COLUMNS", "Corpus", "CorpusError", "find_modalities", "open_corpus"]
 
@@ -28,6 +29,7 @@ def open_corpus(
     limit: int | None = None,
     reserved: Collection[str] = (),
     modalities: Collection[str] = STANDARD_MODALITIES,
+    allow_hosts: Sequence[str] = (),
 ) -> Corpus:
     """A corpus, whatever its format; nothing but what is needed to refuse it has been read.
 
@@ -41,6 +43,7 @@ def open_corpus(
         limit: so many sources at most.
         reserved: names that a manifest's own columns may not have.
         modalities: those of the space at hand; the standard seven are known besides.
+        allow_hosts: the only hosts that http(s) URLs may name besides its own; none: all with public addresses.
 
     Raises:
         CorpusError: there is no such place, it is empty, may not be read, or does not say what it must.
@@ -51,7 +54,8 @@ def open_corpus(
     if limit is not None and limit < 1:
         raise CorpusError(f"limit {limit} leaves nothing to do; it must be at least 1")
     place = Place.of(uri)
-    wanted = Wanted(modality, known, reserved, Filter(include, exclude), min(BATCH_ROWS, limit or BATCH_ROWS))
+    reach = Reach(tuple(allow_hosts), place.uri)
+    wanted = Wanted(modality, known, reserved, Filter(include, exclude), min(BATCH_ROWS, limit or BATCH_ROWS), reach)
     modules = [importlib.import_module(f"{formats.__name__}.{found.name}") for found in pkgutil.iter_modules(formats.__path__)]
     opened = max(modules, key=lambda module: module.certainty(place)).open_format(place, wanted)
-    return Corpus(name or place.uri, opened.columns, opened.rows, limit)
+    return Corpus(name or place.uri, opened.columns, opened.rows, limit, reach)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipelines.corpus.globs import Filter
+from pipelines.reach import PUBLIC, Reach
 
 BATCH_ROWS = 10_000
 STANDARD_MODALITIES = ("image", "video", "audio", "text", "depth", "thermal", "imu")
@@ -41,6 +42,7 @@ class Wanted:
         modalities: all names of modalities that are known.
         reserved: names that a manifest's own columns may not have.
         batch_rows: rows of a batch at most.
+        reach: where sources may lie.
     """
 
     modality: str | None = None
@@ -48,6 +50,7 @@ class Wanted:
     reserved: Collection[str] = ()
     filter: Filter = field(default_factory=Filter)
     batch_rows: int = BATCH_ROWS
+    reach: Reach = PUBLIC
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Corpus:
     Attributes:
         id: its canonical root, or the name it was given.
         columns: the manifest's own further columns, as they came.
+        reach: where its sources may lie.
         found: sources seen so far: rows given out, and those skipped.
         skipped: those that are no media or not wanted, by extension or reason.
     """
@@ -73,6 +77,7 @@ class Corpus:
     columns: pa.Schema
     rows: Callable[[Counter[str]], Iterator[pa.Table]]
     limit: int | None = None
+    reach: Reach = PUBLIC
     found: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 

@@ -138,7 +138,7 @@ class Manifest:
             skipped["excluded"] += len(rows) - len(kept)
             rows = [rows[k] for k in kept]
         chosen = pa.array(kept, pa.int64())
-        table = table_of(with_versions(rows))
+        table = table_of(with_versions(rows, self.wanted.reach))
         for field in self.own:
             table = table.append_column(field, _decoded(part.rows[field.name], field.type).take(chosen))
         return table
@@ -180,6 +180,7 @@ class Manifest:
                 missing = "`uri`" if "uri" in part.rows.column_names else "`media`"
                 yield Row(name, modality, version, size_bytes, problem=problem or f"row {start + k}: {missing} is empty")
             else:
+                problem = problem or self.wanted.reach.refusal(uri)
                 signed = uri != uris[k] and uris[k].startswith(("http://", "https://"))
                 if modality is None and not uri.startswith(("http://", "https://")):
                     modality = self._names.modality(uri.rpartition("/")[0])

@@ -18,8 +18,8 @@ from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 
 from encoders.media.sniff import HEAD_BYTES, Guess, sniff
-from pipelines.corpus.place import store
 from pipelines.identity import is_local, without_signatures
+from pipelines.reach import Reach
 
 READS = 64  # concurrent reads of first bytes
 
@@ -68,7 +68,7 @@ def extension(uri: str) -> str:
     return kind if kind in NOT_MEDIA or _KIND.fullmatch(kind) else "other"
 
 
-def find_modalities(batch: pa.Table) -> list[Guess]:
+def find_modalities(batch: pa.Table, reach: Reach) -> list[Guess]:
     """A guess for each source, by its first bytes and its name; the reads are concurrent.
 
     A source whose bytes cannot be read is a Guess without modality, `why` "ambiguous", and the reason in `detail`, without
@@ -76,6 +76,7 @@ def find_modalities(batch: pa.Table) -> list[Guess]:
 
     Args:
         batch: columns of a corpus's batch: uri, size_bytes, media, container, offset, read_uri.
+        reach: where the sources of the corpus may lie.
     """
     rows = batch.select(["uri", "size_bytes", "container", "offset", "read_uri"]).to_pylist()
     inline = pc.binary_slice(batch["media"], 0, HEAD_BYTES).to_pylist()
@@ -85,7 +86,7 @@ def find_modalities(batch: pa.Table) -> list[Guess]:
         if heads[k] is None:
             by_store[_store_of(_where(row))].append(k)
     for group in by_store.values():
-        for k, head in zip(group, _read_heads([rows[k] for k in group]), strict=True):
+        for k, head in zip(group, _read_heads([rows[k] for k in group], reach), strict=True):
             heads[k] = head
     return [_guess(head, row) for head, row in zip(heads, rows, strict=True)]
 
@@ -113,7 +114,7 @@ def _store_of(uri: str) -> str:
     return "" if is_local(uri) else "/".join(uri.split("/", 3)[:3])
 
 
-def _read_heads(rows: list[dict[str, Any]]) -> Iterator[bytes | BaseException]:
+def _read_heads(rows: list[dict[str, Any]], reach: Reach) -> Iterator[bytes | BaseException]:
     """The first bytes of sources of one store; those of a shard are a range of it."""
     uris = [_where(row) for row in rows]
     starts = [row["offset"] or 0 for row in rows]
@@ -124,7 +125,7 @@ def _read_heads(rows: list[dict[str, Any]]) -> Iterator[bytes | BaseException]:
     if is_local(uris[0]):
         return (_read_local(*each) for each in zip(uris, starts, ends, strict=True))
     try:
-        fs = store(uris[0])
+        fs = reach.store(uris[0])
     except _UNREADABLE as error:
         return iter([error] * len(rows))
     paths = [str(fs._strip_protocol(uri)) for uri in uris]

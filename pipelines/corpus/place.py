@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import fsspec
-
 from pipelines.corpus.corpus import CorpusError
 from pipelines.identity import canonical_uri, is_local, without_signatures
+from pipelines.storage import store
 
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ProfileNotFound")
 _NO_ANSWER = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError")
@@ -123,12 +122,6 @@ def reading(uri: str) -> Iterator[None]:
         if type(error).__name__ in _NO_ANSWER:
             raise ConnectionError(f"{shown} does not answer: {_brief(error)}") from error
         raise
-
-
-def store(uri: str) -> Any:
-    """The fsspec filesystem of a URI, without a cache of listings: a second run must see what has changed."""
-    root = "/" if is_local(uri) else "/".join(uri.split("/", 3)[:3])
-    return fsspec.core.url_to_fs(root, use_listings_cache=False)[0]
 
 
 def _brief(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipelines.corpus.corpus import COLUMNS
 from pipelines.corpus.versions import look_up
+from pipelines.reach import Reach
 
 
 class Row(NamedTuple):
@@ -29,17 +30,17 @@ class Row(NamedTuple):
 assert list(Row._fields) == COLUMNS.names
 
 
-def tables(rows: Iterable[Row], batch_rows: int) -> Iterator[pa.Table]:
+def tables(rows: Iterable[Row], batch_rows: int, reach: Reach) -> Iterator[pa.Table]:
     """The rows in batches, with their versions."""
     stream = iter(rows)
     while batch := list(islice(stream, batch_rows)):
-        yield table_of(with_versions(batch))
+        yield table_of(with_versions(batch, reach))
 
 
-def with_versions(rows: list[Row]) -> list[Row]:
+def with_versions(rows: list[Row], reach: Reach) -> list[Row]:
     """The rows, with the versions that they do not tell asked of their stores; an object that is not there is a problem."""
     ask = [k for k, row in enumerate(rows) if row.version is None and row.problem is None]
-    for k, state in zip(ask, look_up([rows[k].read_uri or rows[k].uri or "" for k in ask]), strict=True):
+    for k, state in zip(ask, look_up([rows[k].read_uri or rows[k].uri or "" for k in ask], reach), strict=True):
         rows[k] = rows[k]._replace(version=state.version, size_bytes=state.size_bytes, problem=state.problem)
     return rows
 

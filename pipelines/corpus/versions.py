@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ParamValidationError
 
-from pipelines.corpus.place import store
 from pipelines.corpus.s3_keys import list_keys
 from pipelines.identity import is_local, without_signatures
+from pipelines.reach import Reach, RefusedError
+from pipelines.storage import store
 
 LOOKUPS = 64  # concurrent HEAD requests
 LIST_FROM = 200  # sources of one S3 folder in a batch, from which listing it is cheaper than asking for each
@@ -84,7 +85,7 @@ def _unit(time: Any) -> int:
     return 1000 if abs(time) < 10**17 else 1  # until the year 5138
 
 
-def look_up(uris: Sequence[str]) -> list[State]:
+def look_up(uris: Sequence[str], reach: Reach) -> list[State]:
     """The state of each object, in order: local ones from the disk, the rest asked for concurrently.
 
     Where many lie in one folder of S3, the part of it between the first and the last is listed instead, unless most of what
@@ -95,7 +96,7 @@ def look_up(uris: Sequence[str]) -> list[State]:
     listed = _listed([uris[k] for k in missing])
     ask = [k for k in missing if uris[k] not in listed]
     with ThreadPoolExecutor(LOOKUPS) as pool:
-        asked = dict(zip(ask, pool.map(_remote_state, [uris[k] for k in ask]), strict=True))
+        asked = dict(zip(ask, pool.map(lambda uri: _remote_state(uri, reach), [uris[k] for k in ask]), strict=True))
     return [state or asked.get(k) or listed[uris[k]] for k, state in enumerate(states)]
 
 
@@ -111,9 +112,9 @@ def _local_state(path: str) -> State:
     return State(size_and_mtime(about.st_size, about.st_mtime_ns), about.st_size)
 
 
-def _remote_state(uri: str) -> State:
+def _remote_state(uri: str, reach: Reach) -> State:
     try:
-        fs = store(uri)
+        fs = reach.store(uri)
     except (ImportError, OSError, ValueError) as error:  # a store that this machine cannot speak to; others it may
         return State(None, None, _said(error))
     try:
@@ -134,6 +135,8 @@ def _said(error: BaseException) -> str:
 
 
 def _why_not(cause: BaseException | None) -> str:
+    if isinstance(cause, RefusedError):
+        return str(cause)
     status = getattr(cause, "status", None)
     if status not in (None, 404):
         return f"the server answered with status {status}"

@@ -228,12 +228,13 @@ def test_a_sigterm_keeps_what_is_embedded_and_gives_the_lease_back(tmp_path: Pat
 def test_what_could_not_be_read_is_tried_again_by_the_next_run(tmp_path: Path, http_folder: Any) -> None:
     urls = [{"uri": f"{http_folder.url}/{k}.jpg", "modality": "image", "version": "1"} for k in range(3)]
     (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(u) for u in urls))
-    report = embed(EmbedSettings(corpus=str(tmp_path / "list.jsonl"), db=str(tmp_path / "db")))
+    settings = EmbedSettings(corpus=str(tmp_path / "list.jsonl"), db=str(tmp_path / "db"), allow_hosts=["127.0.0.1"])
+    report = embed(settings)
     assert report.exit_code == GATE_FAILED and report.tally.rejected == 3
     assert set(_table(tmp_path / "db", "media__rejects")["stage"]) == {"read"}
     for k in range(3):
         (http_folder.path / f"{k}.jpg").write_bytes(_picture(k))
-    _run(tmp_path / "list.jsonl", tmp_path / "db")
+    _run(tmp_path / "list.jsonl", tmp_path / "db", allow_hosts=["127.0.0.1"])
     assert len(_table(tmp_path / "db")) == 3 and len(_table(tmp_path / "db", "media__rejects")) == 0
 
 

@@ -66,7 +66,9 @@ def test_sources_the_table_holds_are_unchanged_and_their_bytes_are_not_looked_at
     versions = _versions(open_corpus(str(media)))
     looked: list[int] = []
     real = pipelines.plan.find_modalities
-    monkeypatch.setattr(pipelines.plan, "find_modalities", lambda batch: looked.append(batch.num_rows) or real(batch))
+    monkeypatch.setattr(
+        pipelines.plan, "find_modalities", lambda batch, reach: looked.append(batch.num_rows) or real(batch, reach)
+    )
     items = _stored([(u, "image", v) for u, v in list(versions.items())[:3]])
     work, tally = _plan(open_corpus(str(media)), items)
     assert (tally.unchanged, looked) == (3, [1])

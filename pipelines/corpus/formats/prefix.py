@@ -44,11 +44,11 @@ def _file(place: Place, wanted: Wanted, skipped: Counter[str]) -> Iterator[pa.Ta
     read_uri = place.read_uri if place.read_uri != place.uri else None
     rows = _rows(place.folder, [File(place.name, None, None)], wanted, skipped)
     with reading(place.read_uri):
-        yield from tables((row._replace(read_uri=read_uri) for row in rows), wanted.batch_rows)
+        yield from tables((row._replace(read_uri=read_uri) for row in rows), wanted.batch_rows, wanted.reach)
 
 
 def _folder(place: Place, wanted: Wanted, skipped: Counter[str]) -> Iterator[pa.Table]:
-    return tables(_rows(place.uri, list_files(place, wanted.filter, skipped), wanted, skipped), wanted.batch_rows)
+    return tables(_rows(place.uri, list_files(place, wanted.filter, skipped), wanted, skipped), wanted.batch_rows, wanted.reach)
 
 
 def _rows(root: str, files: Iterable[File], wanted: Wanted, skipped: Counter[str]) -> Iterator[Row]:

@@ -52,7 +52,7 @@ def _tables(place: Place, wanted: Wanted, skipped: Counter[str]) -> Iterator[pa.
             kept = [row for row in rows if row.problem or wanted.filter.wants(_path(row.uri or ""))]
             if len(kept) < len(rows):
                 skipped["excluded"] += len(rows) - len(kept)
-            yield table_of(with_versions(kept))
+            yield table_of(with_versions(kept, wanted.reach))
 
 
 def _row(place: Place, number: int, url: str, wanted: Wanted) -> Row:
@@ -63,7 +63,8 @@ def _row(place: Place, number: int, url: str, wanted: Wanted) -> Row:
         uri = canonical_uri(url.partition("#")[0])
     except ValueError as error:
         return Row(f"{place.uri}#line-{number}", wanted.modality, problem=f"line {number}: no URL ({error})")
-    return Row(uri, wanted.modality, read_uri=url if url != uri else None)
+    problem = wanted.reach.refusal(uri)
+    return Row(uri, wanted.modality, read_uri=url if url != uri else None, problem=problem)
 
 
 def _path(uri: str) -> str:

@@ -23,10 +23,11 @@ from pipelines.corpus.corpus import CorpusError, Opened, Wanted
 from pipelines.corpus.globs import Filter, expand_braces
 from pipelines.corpus.listing import list_files
 from pipelines.corpus.modality import NOT_MEDIA, FolderNames, extension
-from pipelines.corpus.place import Place, reading, store
+from pipelines.corpus.place import Place, reading
 from pipelines.corpus.rows import Row, tables
 from pipelines.corpus.versions import look_up
 from pipelines.identity import canonical_uri, is_local
+from pipelines.reach import Reach
 
 SHARDS_AT_ONCE = 8  # remote ones, whose headers are read ahead
 BLOCK_BYTES = 1024**2  # of one read: about twenty headers of small members, or one of large ones
@@ -60,14 +61,14 @@ def open_format(place: Place, wanted: Wanted) -> Opened:
     beside: Counter[str] = Counter()
     with reading(place.read_uri):
         uris = _shard_uris(place, beside)
-        missing = all(state.problem == "not found" for state in look_up(uris[:FIRST_SHARDS]))  # none at all, too
+        missing = all(state.problem == "not found" for state in look_up(uris[:FIRST_SHARDS], wanted.reach))  # none at all, too
     if missing:
         raise CorpusError(f"no tar shard is at {place.uri}; check the spelling (dir/*.tar, dir/shard-{{000..012}}.tar)")
 
     def rows(skipped: Counter[str]) -> Iterator[pa.Table]:
         skipped.update(beside)
         with reading(place.read_uri):
-            yield from tables(_members(uris, wanted, skipped), wanted.batch_rows)
+            yield from tables(_members(uris, wanted, skipped), wanted.batch_rows, wanted.reach)
 
     return Opened(pa.schema([]), rows)
 
@@ -103,7 +104,7 @@ def _shard_uris(place: Place, beside: Counter[str]) -> list[str]:
 
 
 def _members(uris: list[str], wanted: Wanted, skipped: Counter[str]) -> Iterator[Row]:
-    shards = _shards(uris)
+    shards = _shards(uris, wanted.reach)
     if is_local(uris[0]) or len(uris) == 1:
         for shard in shards:
             yield from _shard_members(shard, wanted, skipped)
@@ -118,10 +119,10 @@ def _members(uris: list[str], wanted: Wanted, skipped: Counter[str]) -> Iterator
             yield from _counted(waiting.popleft(), skipped)
 
 
-def _shards(uris: list[str]) -> Iterator[Shard]:
+def _shards(uris: list[str], reach: Reach) -> Iterator[Shard]:
     for start in range(0, len(uris), 1000):
         some = uris[start : start + 1000]
-        for uri, state in zip(some, look_up(some), strict=True):
+        for uri, state in zip(some, look_up(some, reach), strict=True):
             yield Shard(canonical_uri(uri), uri, state.version or "", state.problem)
 
 
@@ -141,7 +142,7 @@ def _shard_members(shard: Shard, wanted: Wanted, skipped: Counter[str]) -> Itera
         yield Row(shard.uri, problem=shard.problem)
         return
     names = FolderNames(wanted.modalities)
-    fs = store(shard.read_uri)
+    fs = wanted.reach.store(shard.read_uri)
     count = 0
     try:
         with (

@@ -11,8 +11,9 @@ from corpora import FORMATS, MEDIA, rows_of
 from http_folder import HttpFolder
 
 from pipelines.corpus import COLUMNS, Corpus, CorpusError, find_modalities, formats, open_corpus
-from pipelines.corpus.place import store
 from pipelines.identity import canonical_uri
+from pipelines.reach import PUBLIC
+from pipelines.storage import store
 
 
 def test_every_format_has_a_sample() -> None:
@@ -85,7 +86,7 @@ def test_bytes_tell_the_modality_that_nothing_else_tells(uri: str) -> None:
     told = {
         media_of(row): guess.modality
         for batch in corpus.batches()
-        for row, guess in zip(batch.to_pylist(), find_modalities(batch), strict=True)
+        for row, guess in zip(batch.to_pylist(), find_modalities(batch, PUBLIC), strict=True)
     }
     assert [told[MEDIA[name]] for name in MEDIA] == ["image", "image", "image", "text"]
 

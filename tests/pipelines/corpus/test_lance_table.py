@@ -10,6 +10,7 @@ import pytest
 from corpora import MEDIA, rows_of, write
 
 from pipelines.corpus import CorpusError, find_modalities, open_corpus
+from pipelines.reach import PUBLIC
 from pipelines.table import RESERVED_COLUMNS
 
 
@@ -33,7 +34,7 @@ def test_blobs_are_inline_media(tmp_path: Path) -> None:
     lance.write_dataset(table, str(tmp_path / "m.lance"), data_storage_version="2.1")
     (batch,) = open_corpus(str(tmp_path / "m.lance")).batches()
     assert batch["media"].to_pylist() == list(MEDIA.values())
-    assert [guess.modality for guess in find_modalities(batch)] == ["image", "image", "image", "text"]
+    assert [guess.modality for guess in find_modalities(batch, PUBLIC)] == ["image", "image", "image", "text"]
 
 
 def test_large_media_come_in_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

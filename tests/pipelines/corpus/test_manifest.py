@@ -20,6 +20,7 @@ from pipelines.corpus import CorpusError, csv_manifest, find_modalities, jsonl_m
 from pipelines.corpus.corpus import Wanted
 from pipelines.corpus.manifest_rows import Manifest, Part
 from pipelines.corpus.place import Place
+from pipelines.reach import PUBLIC
 from pipelines.table import RESERVED_COLUMNS
 
 COLUMNS: dict[str, list[Any]] = {
@@ -193,7 +194,7 @@ def test_inline_media_are_named_by_their_id_or_row_and_versioned_by_their_bytes(
     assert [row["version"] for row in rows[:-1]] == [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in MEDIA.values()]
     assert "`media` is empty" in rows[-1]["problem"]
     assert corpus.columns.names == ["id"]
-    assert [guess.modality for guess in find_modalities(batch.slice(0, 3))] == ["image"] * 3
+    assert [guess.modality for guess in find_modalities(batch.slice(0, 3), PUBLIC)] == ["image"] * 3
 
 
 def test_inline_media_may_have_a_uri_and_a_row_without_bytes_is_read_from_it(tmp_path: Path) -> None:
@@ -315,7 +316,7 @@ def test_a_store_without_its_package_costs_its_rows_only(tmp_path: Path, monkeyp
     (batch,) = open_corpus(str(as_parquet(tmp_path, columns))).batches()
     assert "gcsfs" in batch["problem"][0].as_py()
     assert batch["problem"].to_pylist()[1:] == [None, None]
-    refused, found = find_modalities(batch.slice(1))
+    refused, found = find_modalities(batch.slice(1), PUBLIC)
     assert (refused.modality, refused.why, "gcsfs" in refused.detail) == (None, "ambiguous", True)
     assert found.modality == "image"
 

@@ -11,6 +11,7 @@ from corpora import MEDIA, picture, rows_of, uris_of, write
 from http_folder import HttpFolder
 
 from pipelines.corpus import CorpusError, find_modalities, open_corpus
+from pipelines.reach import PUBLIC
 
 
 def names(folder: Path, **options: object) -> list[str]:
@@ -162,7 +163,7 @@ def test_bytes_are_believed_before_names_and_what_is_unclear_stays_open(tmp_path
     }
     write(tmp_path, files)
     (batch,) = open_corpus(str(tmp_path)).batches()
-    guesses = find_modalities(batch)
+    guesses = find_modalities(batch, PUBLIC)
     assert [guess.modality for guess in guesses] == ["image", "image", None, None, None, "image"]
     assert [guess.why for guess in guesses] == ["", "", "ambiguous", "ambiguous", "unknown", ""]
 
@@ -171,7 +172,7 @@ def test_a_source_that_vanished_before_its_bytes_were_looked_at_is_told(tmp_path
     write(tmp_path, MEDIA)
     (batch,) = open_corpus(str(tmp_path)).batches()
     (tmp_path / "a.jpg").unlink()
-    gone, *others = find_modalities(batch)
+    gone, *others = find_modalities(batch, PUBLIC)
     assert gone.modality is None
     assert "cannot be read" in gone.detail
     assert all(guess.modality for guess in others)
@@ -180,7 +181,7 @@ def test_a_source_that_vanished_before_its_bytes_were_looked_at_is_told(tmp_path
 def test_no_row_needs_no_look() -> None:
     from pipelines.corpus import COLUMNS
 
-    assert find_modalities(pa.table({f.name: pa.array([], f.type) for f in COLUMNS})) == []
+    assert find_modalities(pa.table({f.name: pa.array([], f.type) for f in COLUMNS}), PUBLIC) == []
 
 
 def test_a_folder_that_a_server_lists_is_a_corpus(http_folder: HttpFolder) -> None:

@@ -11,8 +11,8 @@ import pytest
 from corpora import MEDIA, picture, rows_of, tar
 
 from pipelines.corpus import CorpusError, find_modalities, open_corpus, s3_keys, versions
-from pipelines.corpus.place import store
-from pipelines.storage import filesystem, lance_options
+from pipelines.reach import PUBLIC
+from pipelines.storage import filesystem, lance_options, store
 
 pytestmark = pytest.mark.s3
 
@@ -78,13 +78,13 @@ def test_a_prefix_its_manifest_and_single_lookups_agree_on_versions(s3: str, mon
     listed = {row["uri"]: row["version"] for row in rows_of(open_corpus(f"{s3}/m"))}
     asked = [*uris[3:20], f"{s3}/m/05x.jpg", f"{s3}/m/99.jpg"]
     expected = [(listed.get(uri), None if uri in listed else "not found") for uri in asked]
-    singly = versions.look_up(asked)
+    singly = versions.look_up(asked, PUBLIC)
     monkeypatch.setattr(versions, "LIST_FROM", 5)
     monkeypatch.setattr(s3_keys, "PAGE_KEYS", 4)
-    in_pages = versions.look_up(asked)
+    in_pages = versions.look_up(asked, PUBLIC)
     monkeypatch.setattr(versions, "LISTED_PER_SOURCE", 0)  # gives up at once, and asks singly
     assert [(s.version, s.problem) for s in in_pages] == [(s.version, s.problem) for s in singly] == expected
-    assert versions.look_up(asked) == singly
+    assert versions.look_up(asked, PUBLIC) == singly
 
 
 def test_many_sources_of_a_manifest_are_looked_up_by_few_requests(s3: str) -> None:
@@ -120,7 +120,7 @@ def test_members_of_shards_are_found_and_looked_at_in_ranges(s3: str) -> None:
         batches = list(open_corpus(f"{s3}/{pattern}").batches())
         rows = [row for batch in batches for row in batch.to_pylist()]
         assert [row["uri"] for row in rows] == [f"{s3}/w/s-{k}.tar#{name}" for k in range(10) for name in MEDIA]
-        guesses = [guess.modality for batch in batches for guess in find_modalities(batch)]
+        guesses = [guess.modality for batch in batches for guess in find_modalities(batch, PUBLIC)]
         assert guesses == ["image", "image", "image", "text"] * 10
     row = rows[5]
     fs, path = filesystem(row["container"])
@@ -131,7 +131,7 @@ def test_first_bytes_are_read_concurrently_and_losses_told(s3: str) -> None:
     put(s3, {"m/1.txt": picture(), "m/2.jpg": b"", "m/3.png": picture("I;16"), "m/4.jpg": b"x"})
     (batch,) = open_corpus(f"{s3}/m").batches()
     store(s3).rm(f"{s3}/m/4.jpg")
-    guesses = find_modalities(batch)
+    guesses = find_modalities(batch, PUBLIC)
     assert [guess.modality for guess in guesses] == ["image", "image", None, None]
     assert "cannot be read" in guesses[3].detail
 

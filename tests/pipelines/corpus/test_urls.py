@@ -13,6 +13,7 @@ from corpora import MEDIA, manifest_parquet, rows_of, write
 from http_folder import HttpFolder
 
 from pipelines.corpus import CorpusError, find_modalities, open_corpus
+from pipelines.reach import Reach
 
 SIGNATURE = "X-Amz-Signature=5ec4e7&X-Amz-Credential=me"
 
@@ -58,22 +59,22 @@ def odd_server() -> Iterator[str]:
 def test_a_version_is_the_servers_etag_and_changes_with_the_file(http_folder: HttpFolder, tmp_path: Path) -> None:
     write(http_folder.path, MEDIA)
     uri = listed(tmp_path, f"{http_folder.url}/a.jpg")
-    (before,) = rows_of(open_corpus(uri))
+    (before,) = rows_of(open_corpus(uri, allow_hosts=["127.0.0.1"]))
     assert before["size_bytes"] == len(MEDIA["a.jpg"])
     assert '"' not in before["version"]
     write(http_folder.path, {"a.jpg": b"other"})
-    (after,) = rows_of(open_corpus(uri))
+    (after,) = rows_of(open_corpus(uri, allow_hosts=["127.0.0.1"]))
     assert after["version"] != before["version"]
 
 
 def test_a_signature_is_used_and_never_stored(odd_server: str, tmp_path: Path) -> None:
-    corpus = open_corpus(listed(tmp_path, f"{odd_server}/secret?{SIGNATURE}&page=1"))
+    corpus = open_corpus(listed(tmp_path, f"{odd_server}/secret?{SIGNATURE}&page=1"), allow_hosts=["127.0.0.1"])
     (batch,) = corpus.batches()
     (row,) = batch.to_pylist()
     assert row["uri"] == f"{odd_server}/secret?page=1"
     assert row["read_uri"] == f"{odd_server}/secret?{SIGNATURE}&page=1"
     assert row["problem"] is None
-    assert [guess.modality for guess in find_modalities(batch)] == ["image"]
+    assert [guess.modality for guess in find_modalities(batch, Reach(("127.0.0.1",)))] == ["image"]
 
 
 def test_what_the_server_refuses_is_a_problem_without_the_signature(
@@ -85,7 +86,7 @@ def test_what_the_server_refuses_is_a_problem_without_the_signature(
         f"{odd_server}/withheld?{SIGNATURE}",
         f"http://127.0.0.1:9/x?{SIGNATURE}",
     ]
-    rows = rows_of(open_corpus(listed(tmp_path, *urls)))
+    rows = rows_of(open_corpus(listed(tmp_path, *urls), allow_hosts=["127.0.0.1"]))
     assert [row["problem"] for row in rows] == [
         "not found",
         "the server answered with status 403",
@@ -98,8 +99,8 @@ def test_what_the_server_refuses_is_a_problem_without_the_signature(
 def test_a_request_that_is_refused_while_sniffing_is_a_guess_without_the_signature(odd_server: str, tmp_path: Path) -> None:
     urls = [f"{odd_server}/withheld?{SIGNATURE}", f"http://127.0.0.1:9/x?{SIGNATURE}", f"{odd_server}/fine"]
     path = manifest_parquet(tmp_path / "m.parquet", {"uri": urls, "version": ["1", "2", "3"]})
-    (batch,) = open_corpus(str(path)).batches()
-    refused, silent, fine = find_modalities(batch)
+    (batch,) = open_corpus(str(path), allow_hosts=["127.0.0.1"]).batches()
+    refused, silent, fine = find_modalities(batch, Reach(("127.0.0.1",)))
     assert (refused.modality, refused.why, "451" in refused.detail) == (None, "ambiguous", True)
     assert (silent.modality, silent.why) == (None, "ambiguous")
     assert "cannot be read" in silent.detail
@@ -115,13 +116,13 @@ def test_a_place_that_is_none_is_refused(uri: str) -> None:
 
 
 def test_without_an_etag_time_and_size_are_the_version(odd_server: str, tmp_path: Path) -> None:
-    (row,) = rows_of(open_corpus(listed(tmp_path, f"{odd_server}/dated")))
+    (row,) = rows_of(open_corpus(listed(tmp_path, f"{odd_server}/dated"), allow_hosts=["127.0.0.1"]))
     assert row["version"] == "5-1700000000000000000"
 
 
 def test_the_first_bytes_are_all_that_is_read(odd_server: str, tmp_path: Path) -> None:
-    (batch,) = open_corpus(listed(tmp_path, f"{odd_server}/endless")).batches()
-    assert [guess.modality for guess in find_modalities(batch)] == ["image"]
+    (batch,) = open_corpus(listed(tmp_path, f"{odd_server}/endless"), allow_hosts=["127.0.0.1"]).batches()
+    assert [guess.modality for guess in find_modalities(batch, Reach(("127.0.0.1",)))] == ["image"]
 
 
 def test_lines_that_are_no_url_cost_themselves_only(http_folder: HttpFolder, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_lines_that_are_no_url_cost_themselves_only(http_folder: HttpFolder, tmp
         "http://[bad",
         f"  {http_folder.url}/sub/c.jpg#x ",
     ]
-    rows = rows_of(open_corpus(listed(tmp_path, *lines)))
+    rows = rows_of(open_corpus(listed(tmp_path, *lines), allow_hosts=["127.0.0.1"]))
     assert [row["problem"] is None for row in rows] == [True, False, False, False, True]
     assert rows[-1]["uri"] == f"{http_folder.url}/sub/c.jpg"
     assert "line 4: 'file:///etc/passwd' is no http(s) URL" in rows[1]["problem"]
@@ -145,11 +146,14 @@ def test_lines_that_are_no_url_cost_themselves_only(http_folder: HttpFolder, tmp
 def test_a_csv_of_urls_without_a_header_is_a_list_too(http_folder: HttpFolder, tmp_path: Path) -> None:
     write(http_folder.path, MEDIA)
     (tmp_path / "urls.csv").write_text(f'"{http_folder.url}/a.jpg"\n{http_folder.url}/sub/c.jpg,\n')
-    assert [row["problem"] for row in rows_of(open_corpus(str(tmp_path / "urls.csv")))] == [None, None]
+    assert [row["problem"] for row in rows_of(open_corpus(str(tmp_path / "urls.csv"), allow_hosts=["127.0.0.1"]))] == [
+        None,
+        None,
+    ]
 
 
 def test_a_text_of_other_words_is_a_source(tmp_path: Path) -> None:
-    (row,) = rows_of(open_corpus(listed(tmp_path, "once upon a time")))
+    (row,) = rows_of(open_corpus(listed(tmp_path, "once upon a time"), allow_hosts=["127.0.0.1"]))
     assert row["uri"] == f"{tmp_path}/urls.txt"
 
 
@@ -175,7 +179,7 @@ def test_shards_on_a_server_are_read_in_ranges(http_folder: HttpFolder) -> None:
     rows = [row for batch in batches for row in batch.to_pylist()]
     assert len(rows) == 3 * len(MEDIA)
     assert rows[0]["uri"] == f"{http_folder.url}/s-0.tar#a.jpg"
-    assert {guess.modality for batch in batches for guess in find_modalities(batch)} == {"image", "text"}
+    assert {guess.modality for batch in batches for guess in find_modalities(batch, Reach(("127.0.0.1",)))} == {"image", "text"}
 
 
 def test_a_server_that_is_not_there_is_refused() -> None:

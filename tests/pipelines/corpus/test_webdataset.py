@@ -11,6 +11,7 @@ import pytest
 from corpora import MEDIA, rows_of, tar, write
 
 from pipelines.corpus import CorpusError, find_modalities, open_corpus
+from pipelines.reach import PUBLIC
 
 
 def members(uri: str) -> list[str]:
@@ -100,7 +101,7 @@ def test_the_modality_is_told_within_the_shard(tmp_path: Path) -> None:
 def test_bytes_and_the_members_own_name_tell_the_rest(tmp_path: Path) -> None:
     write(tmp_path, {"s.tar": tar({"1.jpg": b"no picture", "2.txt": MEDIA["a.jpg"], "in/3#.txt": b"words", "4.what": b"?"})})
     (batch,) = open_corpus(f"{tmp_path}/s.tar").batches()
-    assert [guess.modality for guess in find_modalities(batch)] == ["image", "image", "text", None]
+    assert [guess.modality for guess in find_modalities(batch, PUBLIC)] == ["image", "image", "text", None]
 
 
 def test_a_rewritten_shard_gives_its_members_new_versions(tmp_path: Path) -> None:
