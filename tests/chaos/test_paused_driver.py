@@ -54,7 +54,7 @@ def test_a_driver_stopped_past_its_lease_neither_loses_nor_doubles(
 
     stopping = [sys.executable, "-c", STOPS_ITSELF, *arguments]
     paused = subprocess.Popen(stopping, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    _until_stopped(paused.pid)
+    _until_stopped(paused)
     try:
         time.sleep(TIME_TO_LIVE_S + 5)
         other = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -71,10 +71,12 @@ def test_a_driver_stopped_past_its_lease_neither_loses_nor_doubles(
     assert paused.returncode == STOPPED and "run the same command again" in said
 
 
-def _until_stopped(pid: int) -> None:
-    deadline = time.monotonic() + 240
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < deadline, "it never came to its first commit"
+def _until_stopped(driver: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 400
+    while Path(f"/proc/{driver.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        if driver.poll() is not None or time.monotonic() > deadline:
+            driver.kill()
+            pytest.fail(f"it never came to its first commit: {driver.communicate()[1]}")
         time.sleep(0.1)
 
 
