@@ -167,6 +167,7 @@ def _named(encoder: Encoder) -> str:
 Factory = Callable[..., Encoder]
 _factories: dict[str, Factory] = {}
 _small: dict[str, Mapping[str, Any]] = {}
+_broken: dict[str, str] = {}  # installed packages whose encoders could not be imported, and why
 
 
 def register(architecture: str, small: Mapping[str, Any] | None = None) -> Callable[[Factory], Factory]:
@@ -198,7 +199,11 @@ def _discover() -> None:
     for module in pkgutil.iter_modules(encoders.towers.__path__, "encoders.towers."):
         importlib.import_module(module.name)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        entry.load()
+        try:
+            entry.load()
+        except (ImportError, AttributeError, SyntaxError, ValueError) as error:  # told when something of it is asked for
+            package = entry.dist.name if entry.dist is not None else entry.value
+            _broken[package] = f"{type(error).__name__}: {error}"
 
 
 def list_encoders(modality: str | None = None) -> list[str]:
@@ -212,6 +217,13 @@ def list_encoders(modality: str | None = None) -> list[str]:
 def _has_defaults(factory: Factory) -> bool:
     parameters = inspect.signature(factory).parameters.values()
     return all(p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+
+
+def package_of(architecture: str) -> str:
+    """The installed package's module that a registered encoder comes from; "" for those of this program."""
+    _discover()
+    top = _factories[architecture].__module__.partition(".")[0]
+    return "" if top == __name__.partition(".")[0] else top
 
 
 def small_settings(architecture: str) -> dict[str, Any]:
@@ -230,9 +242,10 @@ def build_encoder(
     """
     _discover()
     if architecture not in _factories:
+        broken = "".join(f" Package {name!r} has encoders, but cannot be imported: {why}." for name, why in _broken.items())
         raise SpaceError(
             f"no encoder {architecture!r} is registered here; there are {', '.join(sorted(_factories))}. If a package "
-            f"provides it (entry-point group {ENTRY_POINT_GROUP!r}), install it on every worker."
+            f"provides it (entry-point group {ENTRY_POINT_GROUP!r}), install it here and on every worker.{broken}"
         )
     factory = _factories[architecture]
     given = {**(settings or {}), **({"assets": assets} if assets else {})}

@@ -133,15 +133,15 @@ class Evaluation:
         return asdict(self)
 
 
-def metric_names(modalities: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """The names of the scores that a sample of these modalities and labels may have.
+def metric_names(space: Space, modalities: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """The names of the scores that a sample of these modalities and labels may have, in this space.
 
     `audio.image.R@5`: sounds that find their picture among the first five. `audio.imu.thing@1`: sounds whose nearest motion
     trace of another scene has the same thing. `audio.thing.accuracy`: sounds whose thing is told by words alone.
     """
     scores = [f"R@{k}" for k in KS] + [f"{label}@1" for label in labels]
     names = [f"{query}.{target}.{score}" for query, target in permutations(modalities, 2) for score in scores]
-    if "text" in modalities:
+    if "text" in space.modalities:
         names += [f"{modality}.{label}.accuracy" for modality in modalities if modality != "text" for label in labels]
     return names
 

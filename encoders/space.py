@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 import numpy as np
 import torch
-from fsspec.implementations.local import LocalFileSystem
 
 from encoders.embedder import Embedder
 from encoders.encoder import Encoder, Late, build_encoder
 from encoders.errors import SpaceError
 from encoders.families import family_of, parse, spelled
 from encoders.media.types import Media
+from encoders.space_files import read_document, replaced, write_document, write_entry
 from encoders.weights import Weights, fingerprint, write_safetensors
 
 FORMAT = 1
@@ -135,7 +132,7 @@ class Space:
                 files[modality] = files[twin]
                 continue
             files[modality], shapes[modality] = f"{modality}.safetensors", shape
-            with _replaced(filesystem, f"{folder}/{files[modality]}") as opened:
+            with replaced(filesystem, f"{folder}/{files[modality]}") as opened:
                 write_safetensors(state, opened, dtype)
         return self.publish(root, files)
 
@@ -147,49 +144,15 @@ class Space:
             files: by modality, the file of its weights in that directory.
         """
         root = str(path).rstrip("/")
-        filesystem, folder = fsspec.core.url_to_fs(root)
-        entries: dict[str, Any] = {}
-        for modality in self.modalities:
-            encoder = self.encoders[modality]
-            entries[modality] = {
-                "architecture": encoder.architecture,
-                "settings": dict(encoder.settings),
-                "weights": files[modality],
-                "fingerprint": encoder.fingerprint,
-                "logit_scale": encoder.logit_scale,
-                "card": dict(encoder.card),
-                **({} if encoder.logit_bias is None else {"logit_bias": encoder.logit_bias}),
-            }
-            if encoder.assets:
-                entries[modality]["assets"] = sorted(encoder.assets)
-                for asset, content in encoder.assets.items():
-                    if "://" not in root:
-                        filesystem.makedirs(f"{folder}/assets/{modality}", exist_ok=True)
-                    filesystem.pipe_file(f"{folder}/assets/{modality}/{asset}", content)
+        entries = {m: write_entry(root, encoder, files[m], m) for m, encoder in sorted(self.encoders.items())}
         card = {"format": FORMAT, "name": self.name, "dim": self.dim, "fingerprint": self.fingerprint, "license": self.license}
-        document = json.dumps({**card, "encoders": entries}, indent=1, sort_keys=True)
-        filesystem.pipe_file(f"{folder}/space.json", document.encode())  # last: without it there is no space
+        write_document(root, {**card, "encoders": entries})  # last: without it there is no space
         return load_space(root)
 
 
 def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
     """Whether tensors of the same names and shapes have the same values, in whatever type they are held."""
     return all(torch.equal(ours[name].cpu().to(theirs[name].dtype), theirs[name].cpu()) for name in ours)
-
-
-@contextmanager
-def _replaced(filesystem: Any, path: str) -> Iterator[BinaryIO]:
-    """A file to write that takes its place once it is whole: the old one may be mapped into memory, even as what is written."""
-    if isinstance(filesystem, LocalFileSystem):
-        part = Path(f"{path}.part")
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        yield file  # type: ignore[misc]
-        file.flush()
-        filesystem.put_file(file.name, path)
 
 
 def space_fingerprint(image_tower: str, dim: int) -> str:
@@ -241,15 +204,12 @@ def load_space(name: str | Path, **options: Any) -> Space:
         uri = str(Path(uri).absolute())  # a worker's current folder is another, and a table names its space
     root = str(SHIPPED / uri) if shipped else uri
     try:
-        with fsspec.open(f"{root}/space.json", "rb") as file:
-            card = json.loads(file.read())
+        card = read_document(root)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SpaceError(
             f"no space {str(name)!r}: neither a shipped one ({', '.join(list_spaces())}) nor a directory or URI that holds a "
             "space.json"
         ) from error
-    except json.JSONDecodeError as error:
-        raise SpaceError(f"{root}/space.json is not JSON: {error}; save the space again") from error
     if card.get("format") != FORMAT:
         raise SpaceError(f"{root}/space.json has format {card.get('format')!r}, this program reads {FORMAT}; upgrade bindery")
     try:
@@ -270,16 +230,17 @@ def _from_family(family: ModuleType, name: str, options: Mapping[str, Any]) -> S
 
 
 def _encoder(root: str, modality: str, entry: Mapping[str, Any]) -> Encoder:
-    for name in (modality, entry["weights"], *entry.get("assets", ())):
+    folder = entry.get("assets_folder", modality)
+    for name in (modality, folder, entry["weights"], *entry.get("assets", ())):
         if not _PLAIN.fullmatch(str(name)):  # a stranger's space neither reads nor, saved again, writes elsewhere
             raise SpaceError(f"{root}/space.json names {name!r}, which is no plain name in its own directory")
     assets = {}
     for asset in entry.get("assets", ()):
         try:
-            with fsspec.open(f"{root}/assets/{modality}/{asset}", "rb") as file:
+            with fsspec.open(f"{root}/assets/{folder}/{asset}", "rb") as file:
                 assets[asset] = file.read()
         except FileNotFoundError as error:
-            raise SpaceError(f"{root}/assets/{modality} has no {asset!r}, as space.json says; save the space again") from error
+            raise SpaceError(f"{root}/assets/{folder} has no {asset!r}, as space.json says; save the space again") from error
     encoder = build_encoder(entry["architecture"], entry["settings"], assets)
     if encoder.modality != modality:
         raise SpaceError(

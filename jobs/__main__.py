@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-NOT_VERBS = ("__main__", "config", "trainer")
+NOT_VERBS = ("__main__", "config", "trainer", "verdict")
 
 
 def verbs() -> list[str]:

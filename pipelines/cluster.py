@@ -6,9 +6,15 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from encoders.encoder import Encoder, list_encoders, package_of
+from encoders.errors import SpaceError
 
 
 def start_ray() -> None:
@@ -41,3 +47,33 @@ class Resources:
         """Of the Ray that is running."""
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return cls(max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0)))
+
+
+def check_workers(encoders: Iterable[Encoder]) -> None:
+    """Refuse a cluster on which a node lacks an installed package that an encoder comes from; asks nothing if none does.
+
+    Raises:
+        SpaceError: it names the package, the encoder and the node.
+    """
+    foreign = {encoder.architecture: package_of(encoder.architecture) for encoder in encoders}
+    foreign = {architecture: package for architecture, package in foreign.items() if package}
+    if not foreign:
+        return
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]  # type: ignore[no-untyped-call]
+    ask: Any = ray.remote(num_cpus=0)(_lacking)
+    answers = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(list(foreign))
+        for node in nodes
+    ]
+    for node, lacking in zip(nodes, ray.get(answers), strict=True):
+        if lacking:
+            raise SpaceError(
+                f"encoder {lacking[0]!r} comes from package {foreign[lacking[0]]!r}, which node {node['NodeManagerAddress']} "
+                "has not: install it in the image of every worker, or name it in the job's runtime_env"
+            )
+
+
+def _lacking(architectures: Sequence[str]) -> list[str]:
+    """Runs on a worker: which of these are not registered there."""
+    there = list_encoders()
+    return [architecture for architecture in architectures if architecture not in there]

@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow.compute as pc
 import ray
 
+from encoders.errors import SpaceError
 from encoders.space import Space, load_space
-from pipelines.cluster import Resources, start_ray
+from pipelines.cluster import Resources, check_workers, start_ray
 from pipelines.corpus import Corpus, CorpusError, open_corpus
 from pipelines.decoder import ITEM_TIMEOUT_S
 from pipelines.holdings import read_holdings
@@ -195,10 +196,11 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
         f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate"
     )
     if todo:
+        start_ray()
+        check_workers(prepared.space.encoders[modality] for modality in todo)
         ledger.prepare(item_schema(prepared.space, corpus.columns))
     try:
         if todo:
-            start_ray()
             progress.begin()
             _embed_all(prepared, todo, writer, report, progress)
         writer.finish()
@@ -221,7 +223,7 @@ def run_errors() -> Iterator[None]:
     """Once a run has begun: tell what the infrastructure did (try again) from what our code did wrong (a bug)."""
     try:
         yield
-    except CorpusError:  # what is listed late may be wrong, too
+    except (CorpusError, SpaceError):  # what is listed late may be wrong, too; or a worker lacks a package
         raise
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, OSError):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mimetypes
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from encoders.errors import SpaceError
 from encoders.media.types import mime_of
 
 HEAD_BYTES = 4096  # of a file that `sniff` wants, where it has so many
@@ -18,7 +21,7 @@ class Guess:
     """What a file seems to be.
 
     Attributes:
-        modality: "image", "video", "audio" or "text"; None if that cannot be told.
+        modality: "image", "video", "audio", "text" or one that `recognise` has added; None if that cannot be told.
         mime: MIME type, if known.
         why: "" with a modality; "unknown": not a type of media, to be skipped; "ambiguous": media of one of several
             modalities, to be rejected until someone says of which.
@@ -69,6 +72,45 @@ _TEXT_NAMES = (".txt", ".text", ".md")
 _TABLE_NAMES = (".csv", ".tsv", ".parquet", ".npy", ".tif", ".tiff", ".exr")
 
 
+_ADDED_BYTES: dict[bytes, Guess] = {}
+_ADDED_NAMES: dict[str, Guess] = {}
+
+
+def recognise(modality: str, mime: str, *, magic: Sequence[bytes] = (), extensions: Sequence[str] = ()) -> None:
+    """Let files of a further modality be told by their first bytes or, where these say nothing, by their name.
+
+    Called by the file that registers the modality's encoder, when it is imported.
+
+    Args:
+        modality: whose files they are.
+        mime: their MIME type, e.g. "application/x-touch".
+        magic: beginnings of which each decides alone.
+        extensions: with their dot, in lower case.
+
+    Raises:
+        SpaceError: such files are known already as something else.
+    """
+    guess = Guess(modality, mime)
+    for head in magic:
+        taken = _by_bytes(head.ljust(HEAD_BYTES, b"\0"), "") or next(
+            (known for other, known in _ADDED_BYTES.items() if other.startswith(head) or head.startswith(other)), None
+        )
+        if taken is not None and taken != guess:
+            raise SpaceError(f"files that begin with {head!r} are {taken.mime} already, not {modality}; use other first bytes")
+        _ADDED_BYTES[head] = guess
+    for suffix in extensions:
+        taken = _ADDED_NAMES.get(suffix) or _by_name(suffix, f"a{suffix}")
+        if taken.why != "unknown" and taken != guess:
+            raise SpaceError(f"{suffix} files are {taken.mime or taken.detail} already, not {modality}; use another extension")
+        _ADDED_NAMES[suffix] = guess
+        mimetypes.add_type(mime, suffix)
+
+
+def is_recognised(suffix: str) -> bool:
+    """Whether `recognise` was told of files with this extension."""
+    return suffix in _ADDED_NAMES
+
+
 def sniff(head: bytes, name: str) -> Guess:
     """The modality of a file by its first bytes; by its name's extension only where the bytes say nothing.
 
@@ -77,7 +119,8 @@ def sniff(head: bytes, name: str) -> Guess:
         name: file name, path or URI; its extension counts.
     """
     suffix = PurePosixPath(name.split("?")[0].split("#")[0]).suffix.lower()
-    return _by_bytes(head, suffix) or _by_name(suffix, name)
+    added = next((guess for magic, guess in _ADDED_BYTES.items() if head.startswith(magic)), None)
+    return _by_bytes(head, suffix) or added or _ADDED_NAMES.get(suffix) or _by_name(suffix, name)
 
 
 def _by_bytes(head: bytes, suffix: str) -> Guess | None:

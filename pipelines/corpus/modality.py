@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 
-from encoders.media.sniff import HEAD_BYTES, Guess, sniff
+from encoders.media.sniff import HEAD_BYTES, Guess, is_recognised, sniff
 from pipelines.identity import is_local, without_signatures
 from pipelines.reach import Reach
 
@@ -34,6 +34,11 @@ _NOT_MEDIA = """
 NOT_MEDIA = frozenset(f".{name}" for name in _NOT_MEDIA.split())
 _KIND = re.compile(r"\.[a-z][a-z0-9]{0,9}")
 _UNREADABLE = (OSError, ValueError, ImportError, ClientError, BotoCoreError)  # ClientError: a request that was refused
+
+
+def never_media(kind: str) -> bool:
+    """Whether files with this extension are skipped by name: unless an installed modality has said that they are its own."""
+    return kind in NOT_MEDIA and not is_recognised(kind)
 
 
 class FolderNames:

@@ -101,7 +101,7 @@ def test_an_evaluation_compares_what_things_share_and_names_every_score() -> Non
     ]
     scores = found.metrics()
     assert scores["audio.image.R@1"] == scores["image.audio.R@10"] == 1.0 and scores["audio.imu.R@1"] < 0.3
-    assert set(scores) <= set(metric_names(["audio", "image", "imu", "text"], ["thing"]))
+    assert set(scores) <= set(metric_names(demo(), ["audio", "image", "imu"], ["thing"]))
     assert [(one.modality, one.label, one.of, one.classes) for one in found.zero_shot] == [("audio", "thing", 30, 3)]
     assert found.classes["thing"] == pytest.approx({"bell": 1 / 3, "cat": 1 / 3, "dog": 1 / 3})
     assert found.retrieval[0].relation == "trained" and found.retrieval[1].relation == "emergent"
@@ -126,7 +126,7 @@ def test_labels_that_are_no_classes_and_prompts_that_lack_one_are_refused() -> N
         evaluate(demo(), Sample({"image": directions(3)}))
 
 
-NAMES = metric_names(["audio", "image", "text"], ["thing"])
+NAMES = metric_names(demo(), ["audio", "image", "text"], ["thing"])
 
 
 def test_a_minimum_is_read_and_checked_and_a_score_that_is_missing_fails() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from sample_media import csv_file, picture_file, sample, sample_files, trace
 
-from encoders.media.sniff import HEAD_BYTES, sniff
+from encoders.errors import SpaceError
+from encoders.media import sniff as sniffing
+from encoders.media.sniff import HEAD_BYTES, recognise, sniff
+from encoders.media.types import mime_of
+from pipelines.corpus.modality import never_media
 
 PLAIN = [(m, name) for m in ("image", "video", "audio") for name in sample_files(m)]
 AMBIGUOUS = [(m, name) for m in ("depth", "thermal", "imu") for name in sample_files(m)]
@@ -81,3 +86,42 @@ def test_no_beginning_of_a_file_makes_it_fail() -> None:
     for head in heads:
         for count in (*range(40), 100, 200, 400):
             sniff(head[:count], "a")
+
+
+@pytest.fixture
+def nothing_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test lets be recognised is forgotten after it."""
+    monkeypatch.setattr(sniffing, "_ADDED_BYTES", {})
+    monkeypatch.setattr(sniffing, "_ADDED_NAMES", {})
+
+
+def test_files_of_a_further_modality_are_told_by_their_bytes_and_then_by_their_name(nothing_added: None) -> None:
+    assert sniff(b"BTOUCH rest", "a.bin").why == "unknown"
+    recognise("touch", "application/x-touch", magic=[b"BTOUCH"], extensions=[".touch", ".mat"])
+    for head, name in ((b"BTOUCH rest", "a.bin"), (b"\0\0\0", "a.touch"), (b"\0\0\0", "s3://bucket/A.TOUCH"), (b"x", "a.mat")):
+        assert (sniff(head, name).modality, sniff(head, name).mime) == ("touch", "application/x-touch")
+    assert sniff(picture_file("PNG"), "a.touch").modality == "image"  # bytes before names
+    assert sniff(b"BTOUC", "a.bin").modality is None
+    assert not never_media(".mat") and never_media(".h5")
+    assert mime_of("a.touch") == "application/x-touch"
+
+
+@pytest.mark.parametrize(
+    ("told_by", "message"),
+    [
+        ({"magic": [b"\xff\xd8\xff\xe0"]}, "are image/jpeg already"),
+        ({"magic": [b"\x93NUMPY"]}, "are application/x-npy already"),
+        ({"magic": [b"SMELL"]}, "are application/x-smell already"),
+        ({"magic": [b"SMELLY"]}, "are application/x-smell already"),
+        ({"extensions": [".jpg"]}, "are image/jpeg already"),
+        ({"extensions": [".npy"]}, "already, not touch"),
+        ({"extensions": [".smell"]}, "are application/x-smell already"),
+    ],
+)
+def test_what_is_known_as_something_else_cannot_be_claimed(
+    told_by: dict[str, list[Any]], message: str, nothing_added: None
+) -> None:
+    for _ in range(2):  # the same again is no other claim
+        recognise("smell", "application/x-smell", magic=[b"SMELL"], extensions=[".smell"])
+    with pytest.raises(SpaceError, match=message):
+        recognise("touch", "application/x-touch", **told_by)

@@ -16,6 +16,7 @@ from encoders import encoder as registry
 from encoders.encoder import Encoder, build_encoder, seeded_tower, small_settings
 from encoders.errors import SpaceError
 from encoders.space import Space, load_space, trained
+from encoders.space_files import add_files, kept_document, publish_document, read_document
 
 
 def toy_text(assets: Mapping[str, bytes] | None = None) -> Encoder:
@@ -58,13 +59,29 @@ def test_other_assets_are_another_encoder(toy: Encoder) -> None:
     assert other.fingerprint != toy.fingerprint
 
 
-@pytest.mark.parametrize("place", ["asset", "weights", "modality"])
+def test_files_that_are_added_later_have_names_of_their_own(toy: Encoder, tmp_path: Path) -> None:
+    first = saved(toy, str(tmp_path))
+    other = build_encoder("toy/text", {}, {"words.txt": b"the train in snow"})
+    other = trained(other, seeded_tower(other, 0), 10.0, {}, torch.float32)
+    wanted = Space("toys", toy.dim, "f" * 32, "", {"text": other}).embed("text", ["the snow"])
+    document = read_document(str(tmp_path))
+    assert publish_document(str(tmp_path), {**document, "encoders": {"text": add_files(str(tmp_path), other)}}) == 1
+    now = load_space(tmp_path)
+    assert now.encoders["text"].assets == {"words.txt": b"the train in snow"}
+    np.testing.assert_array_equal(now.embed("text", ["the snow"]), wanted)
+    assert first.embed("text", ["the snow"]).shape == (1, toy.dim)  # whoever read the former document finds its weights
+    assert kept_document(str(tmp_path), 0) == document
+    assert (tmp_path / "assets" / "text" / "words.txt").read_bytes() == b"snow in the train"
+
+
+@pytest.mark.parametrize("place", ["asset", "folder", "weights", "modality"])
 @pytest.mark.parametrize("name", ["../../../secret", "..", "/secret", "s3://bucket/secret", "secret::file://"])
 def test_what_is_named_outside_the_space_is_refused(toy: Encoder, tmp_path: Path, place: str, name: str) -> None:
     saved(toy, str(tmp_path / "space"))
     card = json.loads((tmp_path / "space" / "space.json").read_text())
     entry = card["encoders"].pop("text")
-    entry |= {"asset": {"assets": [name]}, "weights": {"weights": name}, "modality": {}}[place]
+    named = {"asset": {"assets": [name]}, "folder": {"assets_folder": name}, "weights": {"weights": name}, "modality": {}}
+    entry |= named[place]
     card["encoders"][name if place == "modality" else "text"] = entry
     (tmp_path / "space" / "space.json").write_text(json.dumps(card))
     with pytest.raises(SpaceError, match=re.escape(f"names {name!r}")):

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.corpus.corpus import CorpusError, Opened, Wanted
 from pipelines.corpus.listing import File, list_files
-from pipelines.corpus.modality import NOT_MEDIA, FolderNames, extension
+from pipelines.corpus.modality import FolderNames, extension, never_media
 from pipelines.corpus.place import Place, reading
 from pipelines.corpus.rows import Row, tables
 
@@ -60,7 +60,7 @@ def _rows(root: str, files: Iterable[File], wanted: Wanted, skipped: Counter[str
             skipped["excluded"] += 1
             continue
         kind = extension(path)
-        if kind in NOT_MEDIA:
+        if never_media(kind):
             skipped[kind] += 1
             continue
         modality = wanted.modality or names.modality(f"{name}/{path[: max(path.rfind('/'), 0)]}")

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pipelines.corpus.corpus import CorpusError, Opened, Wanted
 from pipelines.corpus.globs import Filter, expand_braces
 from pipelines.corpus.listing import list_files
-from pipelines.corpus.modality import NOT_MEDIA, FolderNames, extension
+from pipelines.corpus.modality import NOT_MEDIA, FolderNames, extension, never_media
 from pipelines.corpus.place import Place, reading
 from pipelines.corpus.rows import Row, tables
 from pipelines.corpus.versions import look_up
@@ -187,6 +187,6 @@ def _reason_to_skip(member: tarfile.TarInfo, wanted: Wanted) -> str | None:
     if any(part[:1] in (".", "_") and part != "." for part in parts if part):
         return "hidden"
     kind = extension(member.name)
-    if kind in NOT_MEDIA:
+    if never_media(kind):
         return kind
     return None if wanted.filter.wants(normpath(member.name)) else "excluded"
