@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,14 @@ from encoders.errors import SpaceError
 
 SMALL_FILES = ("*.json", "*.txt", "*.model", "README.md")
 WEIGHT_FILES = ("*.safetensors", "*.bin")
+_NAMES = (
+    "timm_model_name",
+    "architecture",
+    "backbone",
+    "attn_implementation",
+    "_attn_implementation",
+)  # settings, of a library's own
+_READ = ("checkpoint_path", "use_pretrained_backbone")  # settings that make it read something
 
 
 def directory_of(repository: str, download: bool, revision: str | None = None) -> Path:
@@ -120,6 +129,24 @@ def renamed(names: Iterable[str], places: Mapping[str, str]) -> Iterator[tuple[s
         for old, new in places.items():
             if name.startswith(old):
                 yield name, new + name.removeprefix(old)
+
+
+def refuse_places(settings: Mapping[str, Any]) -> None:
+    """See to it that a stranger's settings of a model make its library read nothing from the hub or from a folder.
+
+    timm reads settings from "hf-hub:..." and "local-dir:...", and weights from a checkpoint, whatever `pretrained` says;
+    transformers fetches attention kernels, which are code, by "owner/name".
+
+    Raises:
+        SpaceError: a setting, however deep, is such a place.
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            refuse_places(value)
+        elif (name in _READ and value) or (name in _NAMES and isinstance(value, str) and (":" in value or "/" in value)):
+            raise SpaceError(
+                f"{name} {value!r} is a place to read from, not an architecture; write the library's own name of it"
+            )
 
 
 def _weight_files(directory: Path) -> list[Path]:

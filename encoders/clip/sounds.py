@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 import torchaudio.functional
 
+from encoders.errors import DecodeError
 from encoders.media.audio import decode_audio, resample
 from encoders.media.types import Media
 
 FLOOR = 1e-10  # of the power, before the logarithm
 SILENCE_DB = -100.0  # 10 log10(FLOOR): the features' zero
 ROWS = 4096  # windows at a time
+MIN_SHARE = 0.5  # of a sound's promised length that must be there where all of it is wanted
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,20 @@ class ClapMel:
         return self.samples // self.hop + 1
 
     def __call__(self, media: Media) -> dict[str, np.ndarray]:
-        """Anything `decode_audio` takes; channels are averaged."""
+        """Anything `decode_audio` takes; channels are averaged. With fusion all of it is read.
+
+        Raises:
+            DecodeError: damaged; with fusion, cut off before half of its promised length.
+        """
         sound = decode_audio(media)
         wanted = round(self.samples / self.rate_hz * sound.rate_hz)
         first = 0 if self.fusion else max(0, (sound.num_samples - wanted) // 2)
         end = None if self.fusion else first + wanted
-        wave_S = resample(sound.samples(first, end), sound.rate_hz, self.rate_hz).mean(0)
+        wave_CS = sound.samples(first, end)
+        if self.fusion and wave_CS.shape[1] < MIN_SHARE * sound.num_samples:
+            found_s = wave_CS.shape[1] / sound.rate_hz
+            raise DecodeError(f"the sound ends at {found_s:.1f} s of {sound.duration_s:.1f} s: cut off; copy the file again")
+        wave_S = resample(wave_CS, sound.rate_hz, self.rate_hz).mean(0)
         if not self.fusion:
             return {"log_mel": self._log_mel(self._filled(wave_S[: self.samples]))[None]}
         mel_TM = self._log_mel(self._filled(wave_S))

@@ -95,31 +95,32 @@ def parts(text: str, fits: Callable[[str], bool]) -> list[tuple[int, int]]:
     spans, at = [], 0
     while at < len(words):
         first, end = words[at]
-        reach = _most(text, first, ends[at:], fits)
+        reach = _most(text, first, ends, at, fits)
         if reach:
             spans.append((first, words[at + reach - 1][1]))
         while not reach and first < end:
-            cut = first + max(1, _most(text, first, range(first + 1, end + 1), fits))
+            cut = first + max(1, _most(text, first, range(first + 1, end + 1), 0, fits))
             spans.append((first, cut))
             first = cut
         at += max(1, reach)
     return spans
 
 
-def _most(text: str, first: int, ends: Sequence[int], fits: Callable[[str], bool]) -> int:
-    """How many of `ends` the longest part from `first` reaches that fits, by doubling and bisection; 0 if none does."""
-    low, high = 0, 1
-    while high < len(ends) and fits(text[first : ends[high - 1]]):
+def _most(text: str, first: int, ends: Sequence[int], at: int, fits: Callable[[str], bool]) -> int:
+    """How many of `ends[at:]` the longest part from `first` reaches that fits, by doubling and bisection; 0 if none does."""
+    low, high, count = 0, 1, len(ends) - at
+    while high < count and fits(text[first : ends[at + high - 1]]):
         low, high = high, high * 2
-    high = min(high, len(ends)) + 1
+    high = min(high, count) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(text[first : ends[middle - 1]]) else (low, middle)
+        low, high = (middle, high) if fits(text[first : ends[at + middle - 1]]) else (low, middle)
     return low
 
 
 def cleaned(text: str, clean: Clean) -> str:
-    """The text as the library's own cleaning leaves it."""
+    """The text as the library's own cleaning leaves it; half of a surrogate pair, which no tokenizer takes, becomes U+FFFD."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if clean == "":
         return text
     if clean == "siglip":  # transformers' SiglipTokenizer

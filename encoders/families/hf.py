@@ -35,6 +35,7 @@ FRAMES = {"pe_video": 16, "pe_audio_video": 16}  # else 8
 CONTEXT = {"clap": 77}  # as LAION trained it; else what the tokenizer says, at most LONGEST
 LONGEST = 512  # tokens
 PE_SECONDS = 10.0
+_LOCAL: Any = {"local_files_only": True, "trust_remote_code": False}  # neither the network nor a repository's code
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # (type, part) -> names of the logarithm of the scale, and of the bias, in the checkpoint
 SCALES = {
@@ -142,7 +143,7 @@ def _source(directory: Path, text_head: str | None) -> _Source:
             f"{directory} is a model of type {kind!r}; known here are {', '.join(MODALITIES)}. A model with towers of its own "
             "becomes a space through an encoder file (docs/spaces.md)."
         )
-    config = _transformers().AutoConfig.from_pretrained(directory, local_files_only=True)
+    config = _transformers().AutoConfig.from_pretrained(directory, **_LOCAL)
     head = {"pe_audio": "audio", "pe_video": "video"}.get(kind) or text_head or "video"
     if head not in ("audio", "video", "audio_video"):
         raise SpaceError(f"text_head is {head!r}; it is 'audio', 'video' or 'audio_video'")
@@ -177,7 +178,7 @@ def _pixels(source: _Source, modality: str) -> dict[str, Any]:
     transformers = _transformers()
     auto = transformers.AutoVideoProcessor if source.kind.startswith("pe_") else transformers.AutoImageProcessor
     try:
-        processor = auto.from_pretrained(source.directory, local_files_only=True)
+        processor = auto.from_pretrained(source.directory, **_LOCAL)
     except (OSError, ValueError, ImportError) as error:
         raise SpaceError(f"{source.directory} says nothing of how its {modality}s are prepared: {error}") from error
     levels = {
@@ -209,7 +210,7 @@ def _geometry(processor: Any, directory: Path) -> dict[str, Any]:
 
 def _sound(source: _Source, seconds: float) -> dict[str, Any]:
     try:
-        extractor = _transformers().AutoFeatureExtractor.from_pretrained(source.directory, local_files_only=True)
+        extractor = _transformers().AutoFeatureExtractor.from_pretrained(source.directory, **_LOCAL)
     except (OSError, ValueError, ImportError) as error:
         raise SpaceError(f"{source.directory} says nothing of how its sounds are prepared: {error}") from error
     if source.kind != "clap":
@@ -254,7 +255,7 @@ def _tokenizer(source: _Source) -> tuple[Any, str]:
     siglip = saved.get("tokenizer_class") == "SiglipTokenizer"  # needs sentencepiece; its tokenizer.json alone does not
     auto = transformers.PreTrainedTokenizerFast if siglip else transformers.AutoTokenizer
     try:
-        tokenizer = auto.from_pretrained(source.directory, local_files_only=True)
+        tokenizer = auto.from_pretrained(source.directory, **_LOCAL)
     except (OSError, ValueError, ImportError) as error:
         raise SpaceError(f"the tokenizer of {source.directory} cannot be read: {error}") from error
     if not hasattr(tokenizer, "backend_tokenizer"):

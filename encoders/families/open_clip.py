@@ -130,7 +130,7 @@ def _tokens(files: Files, download: bool) -> tuple[dict[str, Any], bytes]:
 
     folder = files.folder or hub.directory_of(name, download)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise SpaceError(f"the tokenizer in {folder} cannot be read: {error}") from error
     tokens = {

@@ -10,7 +10,7 @@ import heapq
 import html
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from importlib import resources
 
@@ -23,6 +23,7 @@ VOCABULARY = 49_408
 START, END = VOCABULARY - 2, VOCABULARY - 1
 _MERGES = VOCABULARY - 2 * 256 - 2
 _CACHED_LENGTH = 64  # characters; longer pieces are rarely met twice
+_LONG = 50_000  # characters; of a longer piece the first tokens are found before the rest of it is merged
 _WORD_END = "</w>"
 _SPECIAL = {"<|startoftext|>": START, "<|endoftext|>": END}
 _PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -115,19 +116,38 @@ class _BytePairs:
         vocabulary = [*symbols, *(s + _WORD_END for s in symbols), *(a + b for a, b in merges)]
         self.ids = {symbol: index for index, symbol in enumerate(vocabulary)}
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self.longest = max(len(symbol) for symbol in vocabulary if not symbol.endswith(_WORD_END))  # in bytes
         self._cached = lru_cache(maxsize=1 << 16)(self._encode)
 
-    def encode(self, piece: str) -> tuple[int, ...]:
+    def encode(self, piece: str) -> Iterable[int]:
         """The ids of one piece of a text: a word, a digit, some signs."""
+        if len(piece) > _LONG:
+            return self._encode_lazily(piece)
         return self._cached(piece) if len(piece) <= _CACHED_LENGTH else self._encode(piece)
 
     def _encode(self, piece: str) -> tuple[int, ...]:
         symbols = [self.characters[byte] for byte in piece.encode()]
         symbols[-1] += _WORD_END
-        return tuple(self.ids[symbol] for symbol in self._merged(symbols) if symbol)
+        return tuple(self.ids[symbol] for symbol in self._merged(symbols))
+
+    def _encode_lazily(self, piece: str) -> Iterator[int]:
+        """As `_encode`, the first ROOM tokens and more before the rest is looked at.
+
+        Of as many beginnings as the longest token has bytes, each a byte longer than the one before, one ends where a token of
+        the whole ends, wherever tokens end; nothing is merged across that place, so that this beginning by itself has the
+        whole's tokens. With what all these beginnings agree on the whole therefore agrees too.
+        """
+        symbols = [self.characters[byte] for byte in piece.encode()]
+        ends = range((ROOM + 2) * self.longest, (ROOM + 3) * self.longest)
+        beginnings = zip(*(self._merged(symbols[:end]) for end in ends), strict=False)
+        agreed = [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, beginnings)]
+        yield from (self.ids[symbol] for symbol in agreed)
+        rest = symbols[sum(map(len, agreed)) :]
+        rest[-1] += _WORD_END
+        yield from (self.ids[symbol] for symbol in self._merged(rest))
 
     def _merged(self, symbols: list[str]) -> list[str]:
-        """Neighbours merged, pair by pair in the order of ranks, each pair from left to right; "" where one was merged away.
+        """Neighbours merged, pair by pair in the order of ranks, each pair from left to right.
 
         Through a heap, so that a word of a million letters takes seconds.
         """
@@ -158,7 +178,7 @@ class _BytePairs:
             for at in grown:
                 offer(before[at])
                 offer(at)
-        return symbols
+        return [symbol for symbol in symbols if symbol]
 
 
 @cache

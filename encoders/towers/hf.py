@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from encoders.clip import hf_towers
+from encoders.clip.hub import refuse_places
 from encoders.clip.pixels import Frames, Patches, Pixels
 from encoders.clip.sounds import ClapMel, PeWave
 from encoders.clip.tokens import ASSET, Tokens
@@ -85,7 +86,11 @@ def hf_image(model: Settings, pixels: Settings) -> Encoder:
     Args:
         model: as `encoders.clip.hf_towers` says.
         pixels: "kind" ("pixels" or "patches") and the fields of `Pixels` or `Patches`; "mean", "std", "scale" of the levels.
+
+    Raises:
+        SpaceError: the model's settings name a place to read from; so do the other factories here.
     """
+    refuse_places(model)
     picture = picture_of(pixels)
     tower = hf_towers.ImageTower if isinstance(picture, Pixels) else hf_towers.PatchTower
     return Encoder(
@@ -104,6 +109,7 @@ def hf_image(model: Settings, pixels: Settings) -> Encoder:
 @register("hf/video", small={"model": _SMALL_IMAGE, "pixels": _SMALL_PIXELS, "frames": 3})
 def hf_video(model: Settings, pixels: Settings, frames: int) -> Encoder:
     """A model's video encoder: the mean of the unit vectors of `frames` frames, or PE-AV's own over them in their order."""
+    refuse_places(model)
     picture = picture_of(pixels)
     own = model["type"] in hf_towers.PE_TYPES
     whole = hf_towers.VideoTower if isinstance(picture, Pixels) else hf_towers.PatchVideoTower
@@ -132,6 +138,7 @@ def hf_text(
         tokenizer: a small tokenizer.json as settings; left out where `assets` holds it.
         assets: {"tokenizer.json": bytes}.
     """
+    refuse_places(model)
     preprocess = tokens_of(tokens, tokenizer, assets)
     tower = hf_towers.PeTextTower if model["type"] in hf_towers.PE_TYPES else hf_towers.TextTower
     return Encoder(
@@ -157,6 +164,7 @@ def hf_audio(model: Settings, sound: Settings) -> Encoder:
         model: as `encoders.clip.hf_towers` says.
         sound: "kind" ("clap" or "pe") and the fields of `ClapMel` or `PeWave`.
     """
+    refuse_places(model)
     fields = {key: value for key, value in sound.items() if key != "kind"}
     preprocess: ClapMel | PeWave
     if sound["kind"] == "clap":

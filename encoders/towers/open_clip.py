@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from encoders.clip.hub import refuse_places
 from encoders.clip.pixels import Frames, PixelNorm
 from encoders.encoder import Encoder, register
 from encoders.errors import SpaceError
@@ -93,7 +94,7 @@ def open_clip_image(model: Settings, pixels: Settings) -> Encoder:
     Raises:
         SpaceError: the tower is a timm model of a hub or a folder.
     """
-    _refuse_sources(model)
+    refuse_places(model)
     picture = picture_of(pixels)
     return Encoder(
         architecture="open_clip/image",
@@ -111,7 +112,7 @@ def open_clip_image(model: Settings, pixels: Settings) -> Encoder:
 @register("open_clip/video", small={"model": _SMALL_IMAGE, "pixels": _SMALL_PIXELS, "frames": 3})
 def open_clip_video(model: Settings, pixels: Settings, frames: int) -> Encoder:
     """A model's video encoder: the mean of the unit vectors of `frames` frames. Raises as the image's."""
-    _refuse_sources(model)
+    refuse_places(model)
     picture = picture_of(pixels)
     return Encoder(
         architecture="open_clip/video",
@@ -157,10 +158,3 @@ def open_clip_text(
         spans=preprocess.spans,
         assets=assets or {},
     )
-
-
-def _refuse_sources(model: Settings) -> None:
-    """timm takes "hf-hub:..." and "local-dir:..." for a place to read from, whatever `pretrained` says."""
-    name = model["vision_cfg"].get("timm_model_name") or ""
-    if ":" in name or "/" in name:
-        raise SpaceError(f"timm model {name!r} is a place to read from, not an architecture; write timm's own name of it")

@@ -1,31 +1,47 @@
-"""Bad and odd media, in the demo's encoders and in ImageBind's in both profiles: each a vector or an error by name.
+"""Bad and odd media, in the demo's encoders, in ImageBind's in both profiles and in CLIP-style ones: a vector or a named error.
 
 The table in docs/imagebind.md is this one.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import time
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hf_models import save_model
 from PIL import Image
 from sample_media import moving, picture, picture_file, sound_file, tone, video_file
 
-from encoders.encoder import build_encoder
+from encoders.clip.open_clip_files import clip_tokenizer
+from encoders.embedder import Embedder
+from encoders.encoder import build_encoder, small_settings
 from encoders.errors import DecodeError, TooLargeError
+from encoders.space import load_space
 
 pytestmark = [
     pytest.mark.timeout(120),  # none of them hangs
     pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning"),
 ]
 ENCODERS = ("demo", "imagebind, reference", "imagebind, bindery")
+CLIP_STYLE = "CLIP-style"  # one outcome for all of these; of each kind the modalities that are prepared in a way of their own
+KINDS = {
+    "open_clip": ("image", "text", "video"),
+    "siglip": ("image", "text"),
+    "siglip2": ("image", "video"),
+    "clap": ("audio",),
+    "clap-fused": ("audio",),
+    "pe_audio_video": ("audio", "text", "video"),
+}
 VECTOR = None
 Outcome = type[Exception] | None | dict[str, type[Exception] | None]  # of every encoder, or by encoder where they differ
 
@@ -99,6 +115,11 @@ CASES: dict[str, tuple[str, Callable[[], Any], Outcome]] = {
     "image: no bytes": ("image", lambda: b"", DecodeError),
     "audio: no samples": ("audio", lambda: sound_file("WAV", np.zeros(0, np.float32), 16_000), DecodeError),
     "audio: one sample": ("audio", lambda: (np.ones(1, np.float32), 16_000), {"imagebind, reference": DecodeError}),
+    "audio: one sample at 192 kHz": (
+        "audio",
+        lambda: (np.ones(1, np.float32), 192_000),
+        {"imagebind, reference": DecodeError},
+    ),
     "audio: 10 ms": ("audio", lambda: (tone(0.01), 16_000), {"imagebind, reference": DecodeError}),
     "audio: silence": ("audio", lambda: (np.zeros(32_000, np.float32), 16_000), VECTOR),
     "audio: NaN": ("audio", lambda: (with_nan(), 16_000), DecodeError),
@@ -116,7 +137,7 @@ CASES: dict[str, tuple[str, Callable[[], Any], Outcome]] = {
     "video: cut after a quarter, though its header says otherwise": (
         "video",
         lambda: noise_video("matroska")[: len(noise_video("matroska")) // 4],
-        {"demo": DecodeError, "imagebind, bindery": DecodeError},
+        {"demo": DecodeError, "imagebind, bindery": DecodeError, CLIP_STYLE: DecodeError},
     ),
     "video: a header that promises 1,000 times its frames": ("video", overstated, DecodeError),
     "video: zeros where the frames were": ("video", zeros, DecodeError),
@@ -131,6 +152,8 @@ CASES: dict[str, tuple[str, Callable[[], Any], Outcome]] = {
     ),
     "text: the tokenizer's special strings": ("text", lambda: SPECIAL, VECTOR),
     "text: only a special string": ("text", lambda: "<|endoftext|>", VECTOR),
+    "text: other tokenizers' special strings": ("text", lambda: "<s> a dog </s></s> <pad><unk> [CLS] <|im_end|> a cat", VECTOR),
+    "text: only other tokenizers' special strings": ("text", lambda: "<pad></s>", VECTOR),
     "text: nothing": ("text", lambda: "", DecodeError),
     "text: white space": ("text", lambda: " \n\u3000", DecodeError),
     "text: invisible characters": ("text", lambda: "&nbsp;", {"imagebind, bindery": DecodeError}),
@@ -171,10 +194,48 @@ def test_the_outcome_is_the_one_that_is_stated(case: str, encoder: str) -> None:
     assert time.monotonic() - began < 60
 
 
+@cache
+def clip_style(kind: str, modality: str) -> Callable[[Any], np.ndarray]:
+    """medium -> vector, by a small model with random weights."""
+    if kind == "open_clip":
+        settings = small_settings(f"open_clip/{modality}")
+        if modality == "text":
+            settings["model"] = {"embed_dim": 16, "text_cfg": {**settings["model"]["text_cfg"], "vocab_size": 49_408}}
+            settings |= {"tokens": {"length": 12, "pad_id": 0, "clean": "lower"}, "tokenizer": json.loads(clip_tokenizer())}
+        encoder = build_encoder(f"open_clip/{modality}", settings)
+    else:
+        name, _, fused = kind.partition("-")
+        with TemporaryDirectory() as folder:
+            space = load_space(f"hf:{save_model(name, Path(folder), bool(fused))}", modalities=[modality], seconds=1.0)
+            encoder = space.encoders[modality]
+            encoder.tower  # noqa: B018 - built while its files are there
+    return lambda medium: Embedder(encoder, 1)({k: v[None] for k, v in encoder.preprocess(medium).items()})[0]
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        pytest.param(case, kind, marks=[pytest.mark.slow] if "999,999" in case and kind != "open_clip" else [])
+        for case in CASES
+        for kind in KINDS
+        if CASES[case][0] in KINDS[kind]
+    ],
+)
+def test_the_outcome_of_clip_style_encoders_is_the_one_that_is_stated(case: str, kind: str) -> None:
+    modality, make, outcome = CASES[case]
+    expected = outcome.get(CLIP_STYLE) if isinstance(outcome, dict) else outcome
+    if expected is None:
+        assert np.linalg.norm(clip_style(kind, modality)(make())) == pytest.approx(1, abs=1e-3)
+        return
+    with pytest.raises(expected) as caught:
+        clip_style(kind, modality)(make())
+    assert len(str(caught.value)) > 20
+
+
 def documented_row(case: str) -> str:
     """How docs/imagebind.md states the outcomes of a case."""
     outcome = CASES[case][2]
-    outcomes = [outcome.get(encoder) if isinstance(outcome, dict) else outcome for encoder in ENCODERS]
+    outcomes = [outcome.get(encoder) if isinstance(outcome, dict) else outcome for encoder in (*ENCODERS, CLIP_STYLE)]
     stated = [error.__name__ if error else "vector" for error in outcomes]
     label = re.sub(r"^audio: [\d,]+ Hz$", "audio: 8 kHz to 192 kHz", case) if "audio: 0" not in case else case
     label = re.sub(r"^audio: \d channels$", "audio: 1 to 8 channels", label)

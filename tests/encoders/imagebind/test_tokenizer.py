@@ -14,6 +14,7 @@ import pytest
 
 from encoders.encoder import build_encoder
 from encoders.errors import DecodeError
+from encoders.imagebind import tokenizer
 from encoders.imagebind.preprocess import TokenIds, reference_input
 from encoders.imagebind.tokenizer import CONTEXT, END, ROOM, START, VOCABULARY, clean, context, spans, tokens
 from encoders.media.text import Text
@@ -142,6 +143,26 @@ def test_a_word_too_long_is_cut_within_and_a_long_one_takes_seconds() -> None:
     start = time.monotonic()
     TokenIds()("ab" * 100_000)
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("letters", ["aeinorstl", "a", "thequickbrownfox", "\U0001f602\U0001f60d"])
+def test_a_giant_words_first_tokens_are_known_before_the_rest_and_are_the_wholes(
+    letters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "_LONG", 2000)
+    piece = "".join(np.random.default_rng(2).choice(list(letters), 6000))
+    merged: list[int] = []
+
+    class Watched(tokenizer._BytePairs):
+        def _merged(self, symbols: list[str]) -> list[str]:
+            merged.append(len(symbols))
+            return super()._merged(symbols)
+
+    pairs = Watched([(left, right) for left, right in merges()])
+    found = iter(pairs.encode(piece))
+    first = tuple(itertools.islice(found, ROOM + 1))
+    assert max(merged) < 3000, "bytes of 6,000 and more"
+    assert (*first, *found) == pairs._encode(piece)
 
 
 def test_facts_tell_whether_the_tower_sees_all_of_the_text() -> None:
