@@ -20,7 +20,7 @@ from encoders.media.text import decode_text
 
 TIMED = ("audio", "imu", "video")  # whose decoded media have `duration_s` and `part(start_s, end_s)`
 PART_S = 300.0  # of a medium that one task works on, about
-SCENE_PART_S = 60.0  # where every frame is decoded to find the cuts: of a 4K film too well within the time an item may take
+SCENE_PART_S = 60.0  # where every frame is decoded to find the cuts: in 4K a task of minutes, see docs/media.md
 SHORTEST_S = 0.001  # what is left at the end of a medium; keys are in milliseconds, and less would give two windows one key
 _WINDOWS = re.compile(r"(?P<length>\d+(\.\d+)?)s?(/(?P<hop>\d+(\.\d+)?)s?)?")
 
