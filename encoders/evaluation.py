@@ -147,9 +147,13 @@ def metric_names(space: Space, modalities: Sequence[str], labels: Sequence[str])
 
 
 def relation(space: Space, one: str, other: str) -> Relation:
-    """Whether two encoders of a space met in training, as far as their cards say what each was trained against."""
+    """Whether two encoders of a space met in training, as far as their cards say what each was trained against.
+
+    An encoder that was made from another one, as video is from pictures, has met whatever that one has met.
+    """
+    one, other = (next(iter(space.encoder(m).card.get("made_from") or {m: ""})) for m in (one, other))
     cards = [space.encoder(modality).card for modality in (one, other)]
-    if any(name in (card.get("frozen") or {}) for card, name in zip(cards, (other, one), strict=True)):
+    if one == other or any(name in (card.get("frozen") or {}) for card, name in zip(cards, (other, one), strict=True)):
         return "trained"
     if any(card.get("frozen") for card in cards):
         return "emergent"

@@ -33,6 +33,7 @@ class SearchConfig:
         depth: a depth map to search by.
         thermal: a thermal picture to search by.
         imu: a motion trace to search by.
+        media: a file of another modality of the space to search by, as MODALITY=FILE, e.g. touch=a.touch.
         item_id: an item of the table to search by.
         modality: only find these, comma-separated, e.g. audio,video.
         where: an SQL condition on the table's columns, e.g. "duration_s < 5".
@@ -48,6 +49,7 @@ class SearchConfig:
     depth: str | None = None
     thermal: str | None = None
     imu: str | None = None
+    media: Sequence[str] = ()
     item_id: str | None = None
     modality: str | None = None
     where: str | None = None
@@ -58,6 +60,7 @@ def search(config: SearchConfig) -> JsonReport:
     """Print the hits for people; the report holds them for programs."""
     index = open_index(config.db, config.table)
     files: dict[str, Any] = {name: _file(path) for name in _FILES if (path := getattr(config, name)) is not None}
+    files |= dict(map(_named, config.media))
     modality = config.modality.split(",") if config.modality is not None else None
     try:
         hits = index.search(config.text, item_id=config.item_id, modality=modality, where=config.where, k=config.k, **files)
@@ -67,6 +70,13 @@ def search(config: SearchConfig) -> JsonReport:
     kept = [name for name in ("item_id", "uri", "modality", "start_s", "end_s", "text") if name in index.columns]
     found = hits.to_arrow().select(["similarity", *kept]).to_pylist()
     return JsonReport({"query": hits.query, "db": config.db, "table": config.table, "hits": found})
+
+
+def _named(word: str) -> tuple[str, Path | URI]:
+    modality, _, name = word.partition("=")
+    if not modality.isidentifier() or not name:
+        raise ValueError(f"--media {word!r}: write MODALITY=FILE")
+    return modality, _file(name)
 
 
 def _file(name: str) -> Path | URI:

@@ -53,6 +53,7 @@ def recall_picture(evaluation: Evaluation, focus: Sequence[str], control: Evalua
     controls = {(one.query, one.target): one for one in control.retrieval} if control else {}
     figure = Figure(figsize=(7.6, 0.9 + 0.36 * len(chosen)), layout="constrained")
     axes = figure.subplots()
+    _plain(axes)
     for place, one in enumerate(chosen):
         _bar(axes, place, one, controls.get((one.query, one.target)))
     axes.set_yticks(range(len(chosen)), [f"{one.query} → {one.target}" for one in chosen])
@@ -62,8 +63,7 @@ def recall_picture(evaluation: Evaluation, focus: Sequence[str], control: Evalua
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of queries whose own partner is among the first k", color=SOFT, fontsize=9)
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in BAR_COLOURS.values()]
-    axes.legend(handles[::-1], list(BAR_COLOURS)[::-1], loc="lower right", fontsize=8, framealpha=0.9, edgecolor=LINE)
-    _plain(axes)
+    figure.legend(handles[::-1], list(BAR_COLOURS)[::-1], loc="outside upper right", ncols=3, fontsize=8, frameon=False)
     return _png(figure)
 
 
@@ -132,7 +132,9 @@ def _bar(axes: Axes, place: int, one: Retrieval, control: Retrieval | None) -> N
     for name, colour in BAR_COLOURS.items():
         axes.barh(place, one.recall[name], height=0.62, color=colour)
     axes.plot([one.chance["R@10"]] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=1.2)
-    axes.text(min(one.recall["R@10"] + 0.01, 0.93), place, f"{one.recall['R@1']:.2f}", va="center", fontsize=8, color=INK)
+    first, inside = one.recall["R@1"], one.recall["R@1"] > 0.15
+    colour, side = ("white", "right") if inside else (INK, "left")
+    axes.text(first + (-0.008 if inside else 0.008), place, f"{first:.2f}", va="center", ha=side, fontsize=8, color=colour)
     if control is not None:
         axes.plot(control.recall["R@10"], place, marker="o", markersize=6, markerfacecolor="none", markeredgecolor=CLOTH)
 

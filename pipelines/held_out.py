@@ -111,25 +111,50 @@ def read_items(db: str, table: str, space: Space, same: str, labels: Sequence[st
     Raises:
         ValueError: no such table or column, or (SpaceError) vectors of another space.
     """
-    uri = table_uri(db, table)
-    dataset = open_table(uri)
-    if dataset is None:
-        raise PairsError(f"there is no table {table!r} in {db}; `bindery embed CORPUS --db {db} --table {table}` makes it")
-    check_space(dataset, space, uri)
-    if missing := [name for name in (same, *labels) if name not in dataset.schema.names]:
-        raise PairsError(f"{uri} has no column {missing[0]!r}; it has {', '.join(dataset.schema.names)}")
-    columns = list(dict.fromkeys([same, *labels, "modality", "uri", "text", "encoder", VECTOR]))
-    rows = dataset.to_table(columns=columns, filter=f"`{same}` IS NOT NULL")
-    current = {modality: encoder.fingerprint for modality, encoder in space.encoders.items()}
-    pairs = zip(rows["modality"].to_pylist(), rows["encoder"].to_pylist(), strict=True)
-    fresh = np.array([current.get(modality) == encoder for modality, encoder in pairs], bool)
-    stale = Counter(rows["modality"].filter(pa.array(~fresh, pa.bool_())).to_pylist())
-    rows = rows.filter(pa.array(fresh, pa.bool_()))
+    uri, rows, stale = fresh_rows(db, table, space, [same, *labels, "uri", "text"], f"`{same}` IS NOT NULL")
     code, names = pd.factorize(rows[same].to_pandas())
     place = np.full(len(names), -1)  # of a thing among those that were drawn
     drawn = _drawn(np.arange(len(names)), limit)
     place[drawn] = np.arange(len(drawn))
     return _sample_of_rows(rows, place[code], len(drawn), space.dim, labels, uri, stale)
+
+
+def fresh_rows(
+    db: str, table: str, space: Space, columns: Sequence[str], where: str
+) -> tuple[str, pa.Table, Mapping[str, int]]:
+    """Rows of a table that the space's own encoders have embedded: vectors of an older encoder do not compare with them.
+
+    Args:
+        db, table: where.
+        space: whose vectors they must be.
+        columns: beside `modality`, `encoder` and the vector.
+        where: an SQL condition.
+
+    Returns:
+        The table's URI, the rows, and how many others there were of each modality.
+
+    Raises:
+        ValueError: no such table or column, or (SpaceError) vectors of another space.
+    """
+    uri = table_uri(db, table)
+    dataset = open_table(uri)
+    if dataset is None:
+        raise PairsError(f"there is no table {table!r} in {db}; `bindery embed CORPUS --db {db} --table {table}` makes it")
+    check_space(dataset, space, uri)
+    if missing := [name for name in columns if name not in dataset.schema.names]:
+        raise PairsError(f"{uri} has no column {missing[0]!r}; it has {', '.join(dataset.schema.names)}")
+    rows = dataset.to_table(columns=list(dict.fromkeys([*columns, "modality", "encoder", VECTOR])), filter=where)
+    current = {modality: encoder.fingerprint for modality, encoder in space.encoders.items()}
+    pairs = zip(rows["modality"].to_pylist(), rows["encoder"].to_pylist(), strict=True)
+    fresh = np.array([current.get(modality) == encoder for modality, encoder in pairs], bool)
+    stale = Counter(rows["modality"].filter(pa.array(~fresh, pa.bool_())).to_pylist())
+    return uri, rows.filter(pa.array(fresh, pa.bool_())), dict(stale)
+
+
+def vectors_of(rows: pa.Table, dim: int) -> np.ndarray:
+    """The vector column as float32 (N, D)."""
+    flat = rows[VECTOR].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return np.asarray(flat.reshape(-1, dim))
 
 
 def _sample_of_rows(
@@ -138,7 +163,7 @@ def _sample_of_rows(
     """Rows of a table, each of the thing of that number, or of none (-1)."""
     of = np.array(rows["modality"].to_pylist(), object)
     identity = pc.if_else(pc.equal(rows["modality"], "text"), rows["text"], rows["uri"]).to_pandas()
-    flat = rows[VECTOR].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    stored = vectors_of(rows, dim)
     vectors: dict[str, np.ndarray] = {}
     codes: dict[str, np.ndarray] = {}
     repeated: dict[str, int] = {}
@@ -147,7 +172,7 @@ def _sample_of_rows(
         things, first = np.unique(thing[mine], return_index=True)
         repeated[modality] = len(mine) - len(things)
         vectors[modality] = np.full((count, dim), np.nan, np.float32)
-        vectors[modality][things] = flat.reshape(-1, dim)[mine[first]]
+        vectors[modality][things] = stored[mine[first]]
         codes[modality] = -1 - np.arange(count)  # nothing is the same as what is not there
         codes[modality][things] = pd.factorize(identity.iloc[mine[first]])[0]
     known, first = np.unique(thing, return_index=True)

@@ -73,6 +73,9 @@ def test_what_was_bound_to_pictures_meets_words_and_other_senses_only_there() ->
     space = demo()
     assert relation(space, "audio", "image") == relation(space, "image", "audio") == "trained"
     assert relation(space, "image", "text") == "trained"
+    assert (
+        relation(space, "video", "image") == relation(space, "video", "text") == relation(space, "audio", "video") == "trained"
+    )
     assert relation(space, "audio", "text") == relation(space, "imu", "depth") == "emergent"
     stranger = dataclasses.replace(
         space, encoders={m: dataclasses.replace(space.encoders[m], card={}) for m in ("image", "text")}

@@ -1,0 +1,167 @@
+"""An eighth modality from one file: found by its place or from an installed package, bound, embedded, searched."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from encoders import SpaceError, build_encoder, load_space
+from encoders import encoder as registry
+from encoders.encoder import seeded_tower
+from encoders.media import sniff as sniffing
+from encoders.space import Space, trained
+from jobs.embed import main as embed_main
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "touch"
+USE = """
+import sys, numpy as np
+from encoders import build_encoder, list_encoders, load_space
+from encoders.encoder import package_of, seeded_tower
+from encoders.media.sniff import sniff
+from encoders.space import Space, trained
+import torch
+assert list_encoders("touch") == ["touch/trace"], list_encoders()
+encoder = build_encoder("touch/trace")
+made = trained(encoder, seeded_tower(encoder, 0), 10.0, {}, torch.float32)
+space = Space("toy", 128, "f" * 32, "", {"touch": made}).save(sys.argv[1])
+medium = sys.modules[encoder.decode.__module__].encode(np.ones((700, 3)), 512.0)
+assert sniff(medium[:64], "unnamed").modality == sniff(b"", "a.touch").modality == "touch"
+assert np.isfinite(space.embed("touch", [medium])).all()
+assert encoder.describe(encoder.decode(medium)).preview[:2] == b"\\xff\\xd8"
+print(package_of("touch/trace") or "here")
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example as a package of its own, installed beside this program."""
+    folder = tmp_path_factory.mktemp("installed")
+    source = shutil.copytree(EXAMPLE, folder / "source")
+    target = folder / "packages"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--disable-pip-version-check", "--target", target, source], check=True)
+    return target
+
+
+def run(*argv: str, path: Path | None = None, code: int = 0) -> str:
+    """A Python process of this program, perhaps with a package more; what it printed."""
+    places = os.pathsep.join(str(place) for place in (ROOT, path) if place)
+    done = subprocess.run(
+        [sys.executable, *argv], env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_an_installed_package_brings_a_modality_its_files_and_its_encoder(installed: Path, tmp_path: Path) -> None:
+    assert run("-c", USE, f"{tmp_path}/space", path=installed).splitlines()[-1] == "bindery_touch"
+    assert load_error(tmp_path / "space").startswith("no encoder 'touch/trace' is registered here")
+
+
+def test_a_file_in_the_folder_of_towers_is_enough(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLE / "bindery_touch.py", tmp_path / "touch.py")
+    place = f"import encoders.towers; encoders.towers.__path__.append({str(tmp_path)!r})"
+    assert run("-c", f"{place}{USE}", f"{tmp_path}/space").splitlines()[-1] == "here"
+
+
+def load_error(space: Path) -> str:
+    with pytest.raises(SpaceError) as caught:
+        load_space(space)
+    return str(caught.value)
+
+
+def test_a_package_that_cannot_be_imported_harms_nobody_and_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
+    info = tmp_path / "bindery_smell-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bindery-smell\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[bindery.encoders]\nsmell = bindery_smell\n")
+    (tmp_path / "bindery_smell.py").write_text("import no_such_driver")
+    ask = "from encoders import build_encoder, load_space; load_space('demo'); build_encoder('smell/sniffer')"
+    said = run("-c", ask, path=tmp_path, code=1).splitlines()[-1]
+    assert "'smell/sniffer'" in said and "Package 'bindery-smell'" in said and "No module named 'no_such_driver'" in said
+
+
+@pytest.fixture
+def touch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The example's module, registered in this process for one test; Ray's workers know nothing of it."""
+    load_space("demo")  # all others are registered before
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    monkeypatch.setattr(registry, "_small", dict(registry._small))
+    monkeypatch.setattr(sniffing, "_ADDED_BYTES", {})
+    monkeypatch.setattr(sniffing, "_ADDED_NAMES", {})
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    yield importlib.import_module("bindery_touch")
+    del sys.modules["bindery_touch"]
+
+
+def test_a_worker_that_lacks_the_package_ends_the_job_with_2_before_anything_is_made(
+    ray_local: None, touch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = build_encoder("touch/trace")
+    made = trained(encoder, seeded_tower(encoder, 0), 10.0, {}, torch.float32)
+    space = Space("toy", 128, "f" * 32, "", {"touch": made}).save(tmp_path / "space")
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "a.touch").write_bytes(touch.encode(np.ones((512, 3)), 512.0))
+    assert embed_main([f"{tmp_path}/media", "--db", f"{tmp_path}/db", "--space", space.uri]) == 2
+    message = capsys.readouterr().err
+    assert "encoder 'touch/trace' comes from package 'bindery_touch', which node" in message
+    assert not (tmp_path / "db" / "media.lance").exists()
+
+
+@pytest.mark.parametrize("length", [700, 512, 90])
+@pytest.mark.parametrize("rate_hz", [512.0, 2000.0, 100.0])
+def test_a_touch_of_any_length_and_rate_becomes_what_the_tower_takes(touch: Any, length: int, rate_hz: float) -> None:
+    encoder = build_encoder("touch/trace")
+    medium = touch.encode(np.random.default_rng(0).normal(size=(length, 3)), rate_hz)
+    found = encoder.preprocess(medium)["touch"]
+    assert (found.dtype, found.shape) == (np.float32, (3, 512)) and np.isfinite(found).all()
+    decoded = encoder.decode(medium)
+    assert decoded.duration_s == pytest.approx(length / rate_hz)
+    np.testing.assert_array_equal(encoder.preprocess(decoded)["touch"], found)
+    for broken in (medium[:-1], b"", b"BTOUCH", medium.replace(b"BTOUCH", b"XTOUCH")):
+        with pytest.raises(ValueError):
+            encoder.preprocess(broken)
+
+
+@pytest.mark.slow
+def test_touch_is_bound_to_pictures_embedded_and_found_by_words_that_it_never_met(installed: Path, tmp_path: Path) -> None:
+    make = str(EXAMPLE / "make_pairs.py")
+    run(make, "--scenes", "1600", "--out", f"{tmp_path}/pairs", path=installed)
+    run(make, "--scenes", "144", "--held-out", "--out", f"{tmp_path}/media", path=installed)
+    bound, db = f"{tmp_path}/bound", f"{tmp_path}/db"
+    bind = ["touch", "--pairs", f"{tmp_path}/pairs/pairs.parquet", "--space", "demo", "--out", bound, "--epochs", "10"]
+    run("-m", "jobs.bind", *bind, "--held-out", "64", path=installed)
+    held_out = ["--pairs", f"{tmp_path}/media/pairs.parquet", "--labels", "thing", "--modality", "touch"]
+    minimums = ["--min", "touch.thing.accuracy=0.8", "touch.text.thing@1=0.5"]
+    said = run("-m", "jobs.evaluate", bound, *held_out, *minimums, "--out", f"{tmp_path}/report", path=installed)
+    scores = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
+    assert {one["relation"] for one in scores["scores"]["retrieval"] if "text" in (one["query"], one["target"])} == {"emergent"}
+    run("-m", "jobs.embed", f"{tmp_path}/media", "--db", db, "--space", bound, "--exclude", "*.parquet", path=installed)
+    told = run("-m", "jobs.search", "a bell", "--db", db, "--modality", "touch", "--k", "5", path=installed)
+    felt = json.loads(told.splitlines()[-1])["hits"]
+    things = Counter(thing_of(hit["uri"]) for hit in felt)
+    assert things["bell"] >= 3, things
+    query = felt[0]["uri"]
+    found = run("-m", "jobs.search", "--db", db, "--media", f"touch={query}", "--modality", "image", "--k", "5", path=installed)
+    assert thing_of(json.loads(found.splitlines()[-1])["hits"][0]["uri"]) == thing_of(query)
+
+
+def thing_of(uri: str) -> str:
+    """What a held-out scene is of, by its number."""
+    from pipelines.demo_world import grid
+
+    scenes = {one.seed: one.thing for one in grid(1)}
+    return scenes[int(Path(uri).stem)]
