@@ -24,8 +24,10 @@ setup: $(READY) ## make .venv from the lock (PYTHON=... picks the interpreter)
 demo: $(READY) ## make a small world of seven modalities, embed it, search it, write demo/demo.html
 	@$(BIN)/python -m jobs.demo
 
+# What starts no Ray runs on both cores; one Ray has them to itself.
 test: $(READY) ## the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal tests/encoders
+	@$(BIN)/python -m pytest -m "not slow" --ignore tests/encoders
 
 test-slow: $(READY) ## the slow tests alone: minutes each
 	@$(BIN)/python -m pytest -m slow
