@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 import fsspec
 from jsonargparse import ArgumentParser
 
+from pipelines.identity import without_signatures
 from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 # Lance and LanceDB warn of every fork; here each is followed by exec at once, which is safe.
@@ -95,7 +96,7 @@ def run_job(
     except INFRASTRUCTURE_ERRORS as error:
         return _failed(error, STOPPED)
     except Exception:  # noqa: BLE001 - the process ends here: say so with the scheduler's code for "our bug"
-        traceback.print_exc()
+        print(without_signatures(traceback.format_exc()), file=sys.stderr)
         return INTERNAL
     return report.exit_code
 
@@ -155,7 +156,7 @@ def _write(uri: str, text: str) -> None:
 
 
 def _failed(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {without_signatures(str(error))}", file=sys.stderr)
     return code
 
 

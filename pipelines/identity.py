@@ -19,6 +19,7 @@ _PORTS = {"http": "80", "https": "443"}
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 _KEPT_IN_PATHS = "/%:@!$&'()*+,;=~"  # what a path of a URL holds as it is (RFC 3986)
 _QUERY_IN_TEXT = re.compile(r"""(https?://[^\s'"?]+)\?[^\s'"]*""", re.IGNORECASE)
+_PASSWORD_IN_TEXT = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@'"]*:[^\s/@'"]*@""")
 _SIGNATURE_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-ms-")
 # By what shows that a URL is signed: the parameters that belong to the signature. Alone, `st` or `expires` may say anything.
 _SIGNATURE_PARAMETERS = {
@@ -88,8 +89,8 @@ def is_local(uri: str) -> bool:
 
 
 def without_signatures(text: str) -> str:
-    """A message with the queries of the http(s) URLs in it cut off: they may be signatures."""
-    return _QUERY_IN_TEXT.sub(r"\1", text)
+    """A message with passwords and the queries of http(s) URLs in it cut off, which may be signatures."""
+    return _PASSWORD_IN_TEXT.sub(r"\1", _QUERY_IN_TEXT.sub(r"\1", text))
 
 
 def _canonical_url(scheme: str, url: str) -> str:
