@@ -72,8 +72,10 @@ def conclude(findings: Findings, out: str, goal: Goal | None = None) -> JsonRepo
 def tell_stale(replaced: Mapping[str, str], rows: Mapping[str, int] | None, db: str, table: str) -> None:
     """Say which rows are to be embedded again."""
     for modality, fingerprint in replaced.items():
+        if rows is not None and not rows.get(modality):
+            continue
         where = "every table of this space" if rows is None else f"table {table!r} of {db}"
-        count = "" if rows is None else f"{rows.get(modality, 0):,} "
+        count = "" if rows is None else f"{rows[modality]:,} "
         print(
             f"stale: {count}rows of {modality} in {where} that encoder {fingerprint[:8]} has embedded; embed or reindex their "
             "corpora again",
