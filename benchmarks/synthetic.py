@@ -93,9 +93,10 @@ def block(space: Space, first: int, count: int, vectors: np.ndarray | None = Non
     rows = pa.table([made.get(f.name, pa.nulls(count, f.type)) for f in schema], names=schema.names).cast(schema)
     for name in ("stage", "type", "message"):
         rows = rows.append_column(f"_reject_{name}", pa.nulls(count, pa.string()))
-    own = {"_reject_expected": False, "_replaces": False, "_was_rejected": False, "_last": True, "_part": 0, "_parts": 1}
-    for name, value in own.items():
+    for name, value in {"_reject_expected": False, "_replaces": False, "_was_rejected": False, "_last": True}.items():
         rows = rows.append_column(name, pa.repeat(pa.scalar(value), count))
+    for name, number in {"_part": 0, "_parts": 1, "_ordinal": 0}.items():
+        rows = rows.append_column(name, pa.repeat(pa.scalar(number, pa.int32()), count))
     return rows
 
 

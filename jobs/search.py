@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pipelines
 from encoders.media.types import URI
 from jobs.config import JsonReport, run_job
-from pipelines.index import open_index
 
 _FILES = ("image", "video", "audio", "depth", "thermal", "imu")
 
@@ -58,7 +58,7 @@ class SearchConfig:
 
 def search(config: SearchConfig) -> JsonReport:
     """Print the hits for people; the report holds them for programs."""
-    index = open_index(config.db, config.table)
+    index = pipelines.open_index(config.db, config.table)  # imported now: `--help` needs no torch
     files: dict[str, Any] = {name: _file(path) for name in _FILES if (path := getattr(config, name)) is not None}
     files |= dict(map(_named, config.media))
     modality = config.modality.split(",") if config.modality is not None else None

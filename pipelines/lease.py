@@ -25,6 +25,7 @@ from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 TIME_TO_LIVE_S = 60.0
 RENEW_EVERY_S = 15.0
+STORE_TICK_S = 1.0  # what stores tell times to
 ASK_AGAIN_S = 2.0  # while another writer is waited for
 
 
@@ -130,8 +131,9 @@ class Lease:
         self.took_over = False  # the last holder did not give its lease back: its commits must be fenced off, see `fenced`
 
     def __enter__(self) -> Lease:
+        before = time.time()
         now = self._probe()
-        self._ahead_s = now - time.time()
+        self._ahead_s = _ahead(now, before, time.time())
         epoch = self._newest_epoch()
         if epoch:
             self.took_over = not self._released(epoch)
@@ -280,6 +282,18 @@ def held(lease: Lease, wait_s: float) -> Iterator[Lease]:
         yield lease
     finally:
         lease.__exit__()
+
+
+def _ahead(store_time: float, before: float, after: float) -> float:
+    """By how much a store's clock is ahead of ours, at least: 0 if they may agree, as far as whole seconds can tell.
+
+    Args:
+        store_time: when the store says it wrote an object, perhaps cut to the second.
+        before, after: between which moments of our clock it did.
+    """
+    if store_time > after:
+        return store_time - after
+    return min(0.0, store_time + STORE_TICK_S - before)
 
 
 def _modified(fs: Any, path: str) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.compaction import Tidied
+from pipelines.corpus import CorpusError
 from pipelines.embed import (
     EmbedSettings,
     Prepared,
@@ -86,6 +87,7 @@ class ReindexReport:
     table: str
     corpora: list[EmbedReport] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # corpus -> why nothing of it was deleted
+    unread: dict[str, str] = field(default_factory=dict)  # corpus -> what was wrong with it, found when others were done
     dry_run: bool = False
     seconds: float = 0.0
     audit: Audit | None = None
@@ -94,7 +96,9 @@ class ReindexReport:
     @property
     def failures(self) -> list[str]:
         """The gates that failed and the laws that do not hold, of every corpus; empty when all is well."""
-        found = [f"{report.corpus}: {failure}" for report in self.corpora for failure in report.failures]
+        read = [report for report in self.corpora if report.corpus not in self.unread]
+        found = [f"{report.corpus}: {failure}" for report in read for failure in report.failures]
+        found += [f"{corpus}: {why}; nothing was deleted in this run, of any corpus" for corpus, why in self.unread.items()]
         bad_audit = self.audit is not None and not (self.audit.unique_ids and self.audit.rows_as_expected)
         refused = [f"{corpus}: {why}" for corpus, why in self.refused.items()]
         return [*found, *refused, *(["the audit of the table failed"] if bad_audit else [])]
@@ -142,14 +146,23 @@ def reindex(settings: ReindexSettings) -> ReindexReport:
 
 
 def _run(each: Sequence[Prepared], ledger: Ledger, report: ReindexReport, settings: ReindexSettings) -> None:
-    """Embed every corpus, then delete: what has moved is at its new place before it leaves the old one."""
+    """Embed every corpus, then delete: what has moved is at its new place before it leaves the old one.
+
+    A corpus that turns out to be unusable while it is listed does not keep the others from being embedded. Nothing is deleted
+    then: what is gone elsewhere may have moved there.
+    """
     before: Any = ledger.dataset  # stays at its version
     seen: dict[str, Seen] = {}
     last: dict[str, EmbedReport] = {}  # of each corpus
     for prepared, one in zip(each, report.corpora, strict=True):
-        with EmbedProgress(one.tally) as progress:
-            embed_corpus(prepared, ledger, one, progress, seen.setdefault(prepared.corpus.id, Seen()))
+        try:
+            with EmbedProgress(one.tally) as progress:
+                embed_corpus(prepared, ledger, one, progress, seen.setdefault(prepared.corpus.id, Seen()))
+        except CorpusError as error:
+            report.unread[prepared.corpus.id] = str(error)
         last[prepared.corpus.id] = one
+    if report.unread:
+        return
     rejects, modalities = each[0].rejects(report.run_id), each[0].recipes
     for corpus, one in last.items():
         vanished = _gone(before, corpus, modalities, seen.values(), one, report, settings.max_delete_fraction)

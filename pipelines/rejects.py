@@ -1,7 +1,7 @@
 """The rejects table: sources that have no vector, and why. In: rejects of a run. Out: rows by source, attempts counted.
 
 Two tables cannot share a commit, so the table of items is the truth: it is committed first. A reject whose source the items
-hold in the same version is stale, and is cleared by the next run.
+hold in the same version is stale: readers do not see it (`valid_rejects`), and the next run clears it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.known import Batch, Known, id_words, state_hash
 from pipelines.ledger import any_of, in_slices
 from pipelines.table import REJECT_COLUMNS, create_table, open_table
+
+_SEPARATOR = "\n"  # which is in no id, no URI and no version
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,35 @@ class Rejected:
     error_type: str
     message: str
     expected: bool = True
+
+
+def valid_rejects(rejects: Any | None, items: Any | None) -> pa.Table:
+    """The rejects, but for stale ones.
+
+    A crash between the two tables leaves those. One whose modality was not known then is stale if the items hold its URI in
+    this version as anything.
+
+    Args:
+        rejects: the rejects table, if there is one; opened before the items, so that what is cleared meanwhile is not missed.
+        items: the table of items, if there is one.
+
+    Returns:
+        Rows of REJECT_COLUMNS.
+    """
+    if rejects is None:
+        return REJECT_COLUMNS.empty_table()
+    rows = rejects.to_table()
+    if not rows.num_rows or items is None:
+        return rows
+    named = pc.not_equal(rows["modality"], "")
+    keys = pc.if_else(named, rows["source_id"], rows["uri"])
+    looked_for = pa.array(pc.binary_join_element_wise(keys, rows["version"], _SEPARATOR).combine_chunks())
+    stale: set[str] = set()
+    for batch in items.to_batches(columns=["source_id", "uri", "version"]):
+        for name in ("source_id", "uri"):
+            held = pc.binary_join_element_wise(batch[name], batch["version"], _SEPARATOR)
+            stale.update(held.filter(pc.is_in(held, value_set=looked_for)).to_pylist())
+    return rows.filter(pc.invert(pc.is_in(looked_for, value_set=pa.array(sorted(stale), pa.string()))))
 
 
 class Rejects:

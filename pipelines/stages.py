@@ -7,9 +7,9 @@ B batch, D dimension.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -55,13 +55,21 @@ class Job:
     cuts: Mapping[str, str]  # how sources are cut into items, by modality
     corpus: str
     run_id: str
-    batch_size: int
     item_timeout_s: float
     reach: Reach
+    batch_size: int = 32
+
+
+class _Found(NamedTuple):
+    """What the decoder found: of which row of the block, and as which segment of it."""
+
+    row: int
+    ordinal: int
+    result: Decoded | Reject
 
 
 class Probe:
-    """CPU actor: sources -> a row for each part of the work on them. One that cannot be opened is one part, and fails there."""
+    """CPU actor: sources -> a row for each part of the work on them. One that cannot be opened now is worked on as a whole."""
 
     def __init__(self, job: Job) -> None:
         self._decoder = Decoder(job.space, READ_AHEAD, job.item_timeout_s, job.reach)
@@ -69,7 +77,7 @@ class Probe:
 
     def __call__(self, todo: pa.Table) -> pa.Table:
         """Sources -> their parts, `_part` of `_parts`."""
-        replies = self._decoder.decode(_sources(todo, self._cuts, probe=True))
+        replies = self._decoder.decode([replace(source, probe=True) for source in _sources(todo, self._cuts)])
         counts = [reply.parts if isinstance(reply, Probed) else 1 for reply in replies]
         rows = todo.take(np.repeat(np.arange(len(counts)), counts))
         parts = pa.array([part for count in counts for part in range(count)], pa.int32())
@@ -92,12 +100,12 @@ class Decode:
         """A block of sources or parts, as batches of rows that are ready for the tower: a row a segment."""
         sources = _sources(todo, self._cuts)
         kept = todo.drop_columns(["_location", "_offset", "_media"])
-        waiting: list[tuple[int, Decoded | Reject]] = []
-        row = unread = 0
+        waiting: list[_Found] = []
+        row = ordinal = unread = 0
         for result in self._decoder.decode(sources):
             assert not isinstance(result, Probed), "nobody asked"
-            waiting.append((row, result))
-            row += result.last
+            waiting.append(_Found(row, ordinal, result))
+            row, ordinal = (row + 1, 0) if result.last else (row, ordinal + 1)
             unread += isinstance(result, Reject) and result.stage == "read" and result.error_type not in _ABSENT
             if unread == len(sources) > 1:
                 raise OSError(f"nothing of {len(sources)} sources can be read, the store seems to be away: {result}")
@@ -107,9 +115,10 @@ class Decode:
         if waiting:
             yield self._rows(kept, waiting)
 
-    def _rows(self, kept: pa.Table, found: list[tuple[int, Decoded | Reject]]) -> pa.Table:
-        rows = kept.take([row for row, _ in found])
-        results = [result for _, result in found]
+    def _rows(self, kept: pa.Table, found: list[_Found]) -> pa.Table:
+        rows = kept.take([one.row for one in found])
+        rows = rows.append_column("_ordinal", pa.array([one.ordinal for one in found], pa.int32()))
+        results = [one.result for one in found]
         for name, feature in self._space.encoder(_modality(rows)).features.items():
             rows = rows.append_column(_binary_field(name, feature), _to_binary(results, name, feature))
         facts = [r.facts if isinstance(r, Decoded) else Facts() for r in results]
@@ -195,14 +204,14 @@ class DecodeThenEmbed:
             yield self._embed(rows)
 
 
-def _sources(todo: pa.Table, cuts: Mapping[str, str], probe: bool = False) -> list[Source]:
+def _sources(todo: pa.Table, cuts: Mapping[str, str]) -> list[Source]:
     """What the decoder needs to know of each row."""
-    rows = todo.select(["modality", "uri", "_location", "size_bytes", "_offset", "_media", "_part"]).to_pylist()
+    rows = todo.select(["modality", "uri", "_location", "size_bytes", "_offset", "_media", "_part", "_parts"]).to_pylist()
     names = {"_location": "location", "_offset": "offset", "_media": "media", "_part": "part"}
     found = []
     for row in rows:
-        values = {names.get(name, name): value for name, value in row.items()}
-        found.append(Source(**{**values, "part": None if probe else values["part"]}, cut=cuts[row["modality"]]))
+        row["_part"] = row["_part"] if row.pop("_parts") > 1 else None
+        found.append(Source(**{names.get(name, name): value for name, value in row.items()}, cut=cuts[row["modality"]]))
     return found
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lance
 import pyarrow as pa
 
 from encoders.errors import SpaceError
-from encoders.space import Space
 from pipelines.storage import lance_options
+
+if TYPE_CHECKING:
+    from encoders.space import Space
 
 SCHEMA_VERSION = 1
 VECTOR = "vector"

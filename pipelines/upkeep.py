@@ -133,7 +133,7 @@ def _planned(uri: str, keep: Keep) -> Tidied:
     """What `optimize` would do now; what compaction makes superfluous is not foreseen."""
     dataset: Any = open_table(uri)
     tasks = Compaction.plan(dataset, compaction_options(dataset, keep.memory_mb)).tasks
-    old, tagged = stale_versions(dataset, keep.versions)
+    old, tagged = stale_versions(dataset, time.time() - keep.versions.total_seconds())
     found = orphans(dataset, time.time() - keep.orphans.total_seconds())
     freed = dataset.explain_cleanup_old_versions(versions=old, error_if_tagged_old_versions=False).stats if old else None
     return Tidied(
@@ -163,7 +163,7 @@ def optimize(ledger: Ledger, keep: Keep = Keep()) -> dict[str, Tidied]:
         compact(uri, keep.memory_mb, ledger.check_lease, tidied)
         _refresh_indices(uri, ledger.check_lease, tidied)
         ledger.check_lease()
-        _forget_versions(uri, keep, tidied)
+        _forget_versions(uri, ledger.store_time() - keep.versions.total_seconds(), tidied)
         remove_orphans(uri, ledger.store_time() - keep.orphans.total_seconds(), ledger.check_lease, tidied)
     _remove_probes(ledger.uri, ledger.store_time() - keep.orphans.total_seconds())
     ledger.refresh()
@@ -184,23 +184,23 @@ def stale_indices(dataset: Any) -> list[str]:
     return [i.name for i in dataset.describe_indices() if not i.name.startswith("__") and i.num_rows_indexed < rows]
 
 
-def _forget_versions(uri: str, keep: Keep, tidied: Tidied) -> None:
+def _forget_versions(uri: str, replaced_before: float, tidied: Tidied) -> None:
     dataset: Any = open_table(uri)
-    old, tidied.versions_tagged = stale_versions(dataset, keep.versions)
+    old, tidied.versions_tagged = stale_versions(dataset, replaced_before)
     if old:
         stats = dataset.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
         tidied.versions_removed += stats.old_versions
         tidied.bytes_freed += stats.bytes_removed
 
 
-def stale_versions(dataset: Any, keep: timedelta) -> tuple[list[int], int]:
-    """Versions that were replaced longer ago than `keep`, and how many more a tag keeps.
+def stale_versions(dataset: Any, replaced_before: float) -> tuple[list[int], int]:
+    """Versions that were replaced before a time of the store's, seconds since 1970, and how many more a tag keeps.
 
     A reader may have opened a version just before the next one came, however old it was by then.
     """
-    now = datetime.now()  # local and without a zone, as Lance gives them
     tagged = {tag["version"] for tag in dataset.tags.list().values()}
-    old = [old["version"] for old, newer in pairwise(dataset.versions()) if now - newer["timestamp"] > keep]
+    versions = pairwise(dataset.versions())  # their times are without a zone, and `timestamp` takes them as local, as they are
+    old = [old["version"] for old, newer in versions if newer["timestamp"].timestamp() < replaced_before]
     return [version for version in old if version not in tagged], len(tagged.intersection(old))
 
 

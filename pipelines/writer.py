@@ -23,7 +23,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 
 from pipelines.labels import relabelled_rows
 from pipelines.ledger import Ledger
-from pipelines.parts import Arrival, Parts, arrivals
+from pipelines.parts import Arrival, Parts, Taken, arrivals, torn, without
 from pipelines.rejects import Rejected, Rejects
 from pipelines.report import Tally
 from pipelines.storage import lance_options
@@ -32,11 +32,14 @@ COMMIT_INTERVAL_S = 30.0
 COMMIT_ITEMS = 100_000
 FRAGMENT_BYTES = 64 * 1024**2
 REJECTS_AT_ONCE = 10_000
-RELABEL_AT_ONCE = 10_000  # sources whose rows the driver holds while it relabels them
+RELABEL_SOURCES = 200_000  # whose labels the driver holds until it commits them
+RELABEL_ROWS = 16_384  # with vectors and all, that it holds while it writes them anew
 SAVE_S = 20.0  # what a scheduler's grace period leaves for a clean stop
 CPUS_PER_STAGER = 16
 STAGING_TASKS = 4  # at most at once: back-pressure on the blocks waiting to be written
 _SOURCE_COLUMNS = ("source_id", "modality", "size_bytes", "_was_rejected", "_last", "_part")
+_NAMES = ("source_id", "uri", "modality", "version")
+_TORN = "a task was run again and came out differently, so that not every segment is there once; the next run tries it again"
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,18 @@ class Staged:
 def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
     """Write the good rows of some blocks as fragments of a table, without committing them.
 
-    The blocks hold whole sources: one of whose segments any was rejected is rejected.
+    The blocks hold whole sources: one of whose segments any was rejected, or is not there once, is rejected.
     """
     rows = pa.concat_tables(blocks)
     bad = rows.filter(pc.is_valid(rows["_reject_stage"]))
-    good = rows.filter(pc.invert(pc.is_in(rows["source_id"], bad["source_id"].combine_chunks()))) if bad.num_rows else rows
+    good = without(rows, bad["source_id"].combine_chunks())
+    incomplete = torn(good)
+    remains = good.select(_NAMES).filter(pc.is_in(good["source_id"], incomplete)).to_pylist()
+    good = without(good, incomplete)
     sources = good.select(_SOURCE_COLUMNS)  # not the vectors, which need not be copied for this
     sources = sources.filter(pc.and_(sources["_last"], pc.equal(sources["_part"], 0)))  # one row each, were it of several parts
     rejected = {row["source_id"]: _rejected(row) for row in bad.to_pylist()}
+    rejected |= {row["source_id"]: Rejected(**row, stage="read", error_type="TornSource", message=_TORN) for row in remains}
     unread = pa.array([i for i, reject in rejected.items() if reject.stage == "read"], pa.string())  # their old rows stay
     replaced = rows["source_id"].filter(pc.and_(rows["_replaces"], pc.invert(pc.is_in(rows["source_id"], unread))))
     return Staged(
@@ -109,9 +116,10 @@ def _rejected(row: dict[str, Any]) -> Rejected:
 class Stager:
     """An actor that writes fragments; it starts with the pipeline, so that the first commit does not wait for imports."""
 
-    def stage(self, uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
-        """`stage`, in this process."""
-        return stage(uri, schema, *blocks)
+    def stage(self, uri: str, schema: pa.Schema, late: Sequence[Sequence[str]], *blocks: pa.Table) -> Staged:
+        """`stage`, in this process, without the rows of sources that come `late`, which are told for each block."""
+        pairs = zip(blocks, late, strict=True)
+        return stage(uri, schema, *(without(block, pa.array(ids, pa.string())) for block, ids in pairs))
 
     def look(self, block: pa.Table) -> list[Arrival]:
         """`arrivals`, in this process."""
@@ -137,15 +145,16 @@ class Writer:
     """The driver's end of the pipeline: stages blocks through workers and commits them; the tally counts what is committed."""
 
     def __init__(self, ledger: Ledger, rejects: Rejects, corpus: str, tally: Tally) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._rejects = rejects
         self._corpus = corpus
         self._tally = tally
-        self._blocks: list[Any] = []
+        self._blocks: list[Taken] = []
         self._bytes = 0
         self._since = time.monotonic()
         self._staging: list[Any] = []
         self._stagers: Iterator[Any] = iter(())
+        self._labels: list[pa.Table] = []
         self._parts: Parts | None = None
         self._pending = _Pending()
 
@@ -162,8 +171,7 @@ class Writer:
     def add(self, block: Any, size_bytes: int) -> None:
         """Take a reference to a block of rows."""
         if self._parts is None:
-            self._blocks.append(block)
-            self._bytes += size_bytes
+            self._hold([Taken(block, size_bytes)])
         else:
             self._parts.look(next(self._stagers).look.remote(block), block, size_bytes)
 
@@ -174,38 +182,59 @@ class Writer:
             self._stage_blocks()
         self._collect(wait=len(self._staging) > STAGING_TASKS)
         if self._pending.items >= COMMIT_ITEMS or time.monotonic() - self._pending.since >= COMMIT_INTERVAL_S:
-            self._commit()
+            self.commit()
 
     def reject(self, rejected: Sequence[Rejected], stale: Sequence[str]) -> None:
         """Take rejects and stale rejects that the plan found; they are written with the next commit, or when there are many."""
         self._pending.rejected += rejected
         self._pending.cleared += stale
         if len(self._pending.rejected) >= REJECTS_AT_ONCE:
-            self._commit()
+            self.commit()
 
     def relabel(self, labels: pa.Table) -> None:
-        """Write rows anew with other labels, vectors and all, and commit them in place of the old ones.
+        """Take new labels of sources; `relabel_all` writes them, or it is done now if there are many.
 
         Args:
             labels: `source_id`, then the columns that change.
         """
-        for start in range(0, labels.num_rows, RELABEL_AT_ONCE):
-            some, dataset = labels.slice(start, RELABEL_AT_ONCE), self._ledger.dataset
-            assert dataset is not None, "only rows of a table are relabelled"
-            rows = relabelled_rows(dataset, some, self._corpus)
-            fragments = write_items(self._ledger.uri, dataset.schema, rows)
-            self._ledger.commit(fragments, pc.unique(rows["source_id"]).to_pylist())  # what is written anew, nothing else
-            self._tally.items_written += sum(f.physical_rows for f in fragments)
-            self._tally.relabelled += some.num_rows
+        self._labels.append(labels)
+        if sum(some.num_rows for some in self._labels) >= RELABEL_SOURCES:
+            self.relabel_all()
+
+    def relabel_all(self) -> None:
+        """Write rows anew with the labels that were taken, vectors and all, and commit them in place of the old ones."""
+        taken, self._labels = self._labels, []
+        if not taken:
+            return
+        labels, dataset = pa.concat_tables(taken), self.ledger.dataset
+        assert dataset is not None, "only rows of a table are relabelled"
+        fragments: list[FragmentMetadata] = []
+        sources: list[pa.Array] = []
+        for rows in relabelled_rows(dataset, labels, self._corpus, RELABEL_ROWS):
+            fragments += write_items(self.ledger.uri, dataset.schema, rows)
+            sources.append(pc.unique(rows["source_id"]))
+        written = pc.unique(pa.chunked_array(sources, pa.string())).to_pylist()  # what is written anew, nothing else
+        if written:
+            self.ledger.commit(fragments, written)
+        self._tally.items_written += sum(f.physical_rows for f in fragments)
+        self._tally.relabelled += len(written)
+
+    def take(self, staged: Staged) -> None:
+        """Take what is staged; the next commit commits it."""
+        self._pending.staged.append(staged)  # in one step: a signal may come between any two
+        self._tally.bytes_embedded += staged.bytes_embedded
+        for modality, count in staged.embedded.items():
+            self._tally.of(modality)["embedded"] += count
 
     def finish(self) -> None:
         """Stage and commit all that is left."""
         self._take_complete(wait=True)
-        assert self._parts is None or self._parts.empty, "a source has not all of its parts"
+        if self._parts is not None:
+            self._hold(self._parts.rest())
         self._stage_blocks()
         while self._staging:
             self._collect(wait=True)
-        self._commit()
+        self.commit()
 
     def save(self) -> None:
         """A clean stop: stage what is embedded, commit what is staged soon, give up the rest."""
@@ -214,43 +243,17 @@ class Writer:
         while self._staging and time.monotonic() < deadline:
             ray.wait(self._staging, num_returns=len(self._staging), timeout=1.0)
             self._collect(wait=False)
-        self._commit()
+        self.commit()
 
-    def _take_complete(self, wait: bool) -> None:
-        """Take the blocks all of whose sources are complete now; all those of one source at the same moment."""
-        if self._parts is not None:
-            complete = self._parts.complete(wait)
-            self._bytes += sum(size_bytes for _, size_bytes in complete)
-            self._blocks += [block for block, _ in complete]  # in one step: a stop in between would save half a source
-
-    def _stage_blocks(self) -> None:
-        blocks, self._blocks = self._blocks, []  # before they are staged: `save` after a stop must not stage them again
-        self._bytes, self._since = 0, time.monotonic()
-        if blocks:
-            assert self._ledger.dataset is not None, "the ledger was not prepared"
-            self._staging.append(next(self._stagers).stage.remote(self._ledger.uri, self._ledger.dataset.schema, *blocks))
-
-    def _collect(self, wait: bool) -> None:
-        if not self._staging:
-            return
-        done, self._staging = ray.wait(self._staging, num_returns=len(self._staging), timeout=0)
-        if wait and not done:
-            done, self._staging = ray.wait(self._staging, num_returns=1)
-        for staged in ray.get(done):
-            self._pending.staged.append(staged)  # in one step: a signal may come between any two
-            self._tally.bytes_embedded += staged.bytes_embedded
-            for modality, count in staged.embedded.items():
-                self._tally.of(modality)["embedded"] += count
-
-    def _commit(self) -> None:
-        """Items first: they are the truth, and what the crash between the two leaves behind is a stale or missing reject."""
+    def commit(self) -> None:
+        """Commit what was taken. Items first: they are the truth; a crash before the rejects leaves a stale or missing one."""
         pending, self._pending = self._pending, _Pending()
         fragments = [FragmentMetadata.from_json(f) for s in pending.staged for f in s.fragments]
         replaced = [i for s in pending.staged for i in s.replaced]
         rejected = [*pending.rejected, *(r for s in pending.staged for r in s.rejected)]
         if fragments or replaced:
-            self._ledger.commit(fragments, replaced)
-        self._ledger.check_lease()
+            self.ledger.commit(fragments, replaced)
+        self.ledger.check_lease()
         self._rejects.write(rejected, self._corpus)
         self._rejects.clear([*pending.cleared, *(i for s in pending.staged for i in s.cleared)])
         tally = self._tally
@@ -261,3 +264,29 @@ class Writer:
         tally.unexpected.update(r.error_type for r in rejected if not r.expected)
         for reject in rejected:
             tally.of(reject.modality or "unknown")["rejected"] += 1
+
+    def _take_complete(self, wait: bool) -> None:
+        """Take the blocks all of whose sources are complete now; all those of one source at the same moment."""
+        if self._parts is not None:
+            self._hold(self._parts.complete(wait))
+
+    def _hold(self, blocks: Sequence[Taken]) -> None:
+        self._bytes += sum(one.size_bytes for one in blocks)
+        self._blocks += blocks  # in one step: a stop in between would save half a source
+
+    def _stage_blocks(self) -> None:
+        blocks, self._blocks = self._blocks, []  # before they are staged: `save` after a stop must not stage them again
+        self._bytes, self._since = 0, time.monotonic()
+        if blocks:
+            assert self.ledger.dataset is not None, "the ledger was not prepared"
+            late, refs = [one.late for one in blocks], [one.block for one in blocks]
+            self._staging.append(next(self._stagers).stage.remote(self.ledger.uri, self.ledger.dataset.schema, late, *refs))
+
+    def _collect(self, wait: bool) -> None:
+        if not self._staging:
+            return
+        done, self._staging = ray.wait(self._staging, num_returns=len(self._staging), timeout=0)
+        if wait and not done:
+            done, self._staging = ray.wait(self._staging, num_returns=1)
+        for staged in ray.get(done):
+            self.take(staged)

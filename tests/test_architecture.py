@@ -169,6 +169,14 @@ def test_encoders_load_without_ray_lance_or_pandas() -> None:
     assert {"ray", "lance", "lancedb", "pandas"} & set(loaded.stdout.split()) == set()
 
 
+@pytest.mark.parametrize("job", ["delete", "optimize", "search"])
+def test_a_job_that_embeds_nothing_loads_no_torch_until_it_needs_it(job: str) -> None:
+    code = f"import sys, jobs.{job}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
+    assert {"torch", "ray"} & set(loaded.stdout.split()) == set()
+
+
 def test_no_file_is_named_after_nothing() -> None:
     assert [path for path in python_files(*PACKAGES, "tests", "benchmarks") if SHAPELESS & {path.stem, path.parent.name}] == []
 

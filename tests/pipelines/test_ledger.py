@@ -201,6 +201,25 @@ def test_new_columns_are_added_and_another_type_is_refused(db: str) -> None:
             ledger.prepare(pa.schema([*SCHEMA, pa.field("label", pa.int64())]))
 
 
+def test_a_paused_writer_cannot_add_columns_after_another_took_over(db: str) -> None:
+    uri = table_uri(db, "media")
+    for rows in ([], ["old"]):
+        with Lease(db, "media", "setup") as lease:
+            ledger = _ledger(db, lease, "setup")
+            if rows:
+                ledger.commit(_staged(uri, *rows), [])
+        paused = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
+        its_ledger = _ledger(db, paused, "paused")
+        old = its_ledger.dataset
+        with Lease(db, "media", "other", ttl_s=RUN_OUT_S, renew_s=1000) as lease:
+            _ledger(db, lease, "other").commit(_staged(uri, "a"), ["a"])
+            with pytest.raises(LeaseLostError, match="run the same command again"):
+                its_ledger.prepare(pa.schema([*SCHEMA, pa.field("label", pa.string())]))
+            with pytest.raises(OSError, match=r"onflict|ncompatible"):  # and past the lease's own check
+                old.add_columns([pa.field("label", pa.string())])
+        assert _ids(uri) == ["a", *rows] and open_table(uri).schema.names == SCHEMA.names  # type: ignore[union-attr]
+
+
 def test_lease_documents_name_their_process(tmp_path: Path) -> None:
     with Lease(str(tmp_path), "media", "run"):
         document = json.loads(next(tmp_path.rglob("renewal-*")).read_bytes())

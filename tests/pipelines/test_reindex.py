@@ -10,6 +10,8 @@ from typing import Any
 import lance
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -129,6 +131,31 @@ def test_a_gone_source_loses_its_reject_and_a_broken_one_keeps_neither_vector_no
     rejects = lance.dataset(f"{db}/media__rejects.lance").to_table().to_pylist()
     assert [Path(r["uri"]).name for r in rejects] == ["a.jpg"] and second.corpora[0].tally.rejected == 1
     assert _names(db) == ["b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+
+
+def test_a_corpus_that_turns_out_to_be_damaged_stops_neither_the_others_nor_the_report(
+    corpora: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, labelled = corpora
+    db, manifest = tmp_path / "db", labelled / "more.parquet"
+    rows = pa.table({"uri": [f"{n}.jpg" for n in "xyz"], "label": ["cat", "dog", "cow"]})
+    pq.write_table(rows, manifest, row_group_size=1, compression="zstd")
+    assert _reindex(db, folder, manifest).exit_code == DONE
+
+    last = pq.ParquetFile(manifest).metadata.row_group(2)
+    data = bytearray(manifest.read_bytes())
+    for column in range(2):
+        chunk = last.column(column)
+        start = chunk.dictionary_page_offset or chunk.data_page_offset
+        data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    manifest.write_bytes(data)
+    (folder / "a.jpg").unlink()
+    (folder / "new.jpg").write_bytes(_picture(250))
+    report = _reindex(db, manifest, folder, max_delete_fraction=1.0)
+    assert report.exit_code == GATE_FAILED and len(report.failures) == 1, report.failures
+    assert "damaged" in report.failures[0] and "nothing was deleted" in report.failures[0]
+    assert _names(db) == [f"{n}.jpg" for n in (*"abcd", "new", *"xyz")]
+    assert [run["exit_code"] for run in read_runs(str(db), "media")] == [DONE, GATE_FAILED]
 
 
 def test_the_command_reads_its_corpora_from_a_file(corpora: tuple[Path, Path], tmp_path: Path) -> None:

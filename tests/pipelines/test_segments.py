@@ -9,6 +9,7 @@ import lance
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 from sample_media import sound_file, tone, video_file
@@ -16,10 +17,12 @@ from sample_media import sound_file, tone, video_file
 from encoders import load_space
 from encoders.media.audio import decode_audio
 from encoders.media.video import decode_video
-from pipelines.embed import EmbedSettings, embed
-from pipelines.parts import Parts, arrivals
+from pipelines.embed import EmbedSettings, embed, planner_of, prepare
+from pipelines.known import Seen
+from pipelines.parts import Parts, arrivals, torn
 from pipelines.report import EmbedReport
 from pipelines.segments import Cut, count_parts, parse_cut, parse_cuts, segments
+from pipelines.todo import Todo
 
 SPACE = load_space("demo")
 
@@ -98,27 +101,73 @@ def test_scenes_are_where_the_picture_changes_at_once() -> None:
     assert found[1].medium.frames(1)[0, 30, 40, 2] > 150  # blue
 
 
-def _block(*rows: tuple[str, bool, int]) -> pa.Table:
-    return pa.table(
-        {"source_id": [r[0] for r in rows], "_last": [r[1] for r in rows], "_parts": pa.array([r[2] for r in rows], pa.int32())}
-    )
+def _id(source: str) -> str:
+    return source.encode().hex().rjust(32, "0")
+
+
+def _block(*rows: str) -> pa.Table:
+    """Rows written as `source part/parts ordinal`, with a "!" at the end of the last one of a part."""
+    table = []
+    for row in rows:
+        source, part, ordinal = row.rstrip("!").split()
+        number, _, parts = part.partition("/")
+        key = {
+            "item_id": _id(f"{source}{number}-{ordinal}"),
+            "_part": int(number),
+            "_parts": int(parts),
+            "_ordinal": int(ordinal),
+        }
+        table.append({"source_id": _id(source), "_last": row.endswith("!"), **key})
+    kinds = {"_part": pa.int32(), "_parts": pa.int32(), "_ordinal": pa.int32(), "_last": pa.bool_()}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in table[0]])
+    return pa.Table.from_pylist(table, schema)
+
+
+def _arrive(parts: Parts, name: str, *rows: str) -> list[str]:
+    parts.look(ray.put(arrivals(_block(*rows))), name, 1)
+    return [taken.block + "".join(f" late {one}" for one in taken.late) for taken in parts.complete(wait=True)]
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_blocks_of_one_source_come_out_together_once_all_its_parts_are_there() -> None:
     parts = Parts()
+    assert _arrive(parts, "whole", "a 0/1 0!", "b 0/1 0!") == ["whole"]
+    assert _arrive(parts, "film 1", "f 0/3 0", "f 0/3 1!") == []
+    assert _arrive(parts, "mixed", "f 1/3 0!", "g 0/1 0!", "h 0/1 0") == []
+    assert _arrive(parts, "other", "k 0/1 0!") == ["other"]
+    assert _arrive(parts, "film 3", "f 2/3 0!") == [], "h is not complete, and shares a block with f"
+    assert sorted(_arrive(parts, "end of h", "h 0/1 1!")) == ["end of h", "film 1", "film 3", "mixed"]
+    assert parts.rest() == []
 
-    def arrive(name: str, *rows: tuple[str, bool, int]) -> list[str]:
-        parts.look(ray.put(arrivals(_block(*rows))), name, 1)
-        return [block for block, _ in parts.complete(wait=True)]
 
-    assert arrive("whole", ("a", True, 1), ("b", True, 1)) == ["whole"]
-    assert arrive("film 1", ("f", False, 3), ("f", True, 3)) == []
-    assert arrive("mixed", ("f", True, 3), ("g", True, 1), ("h", False, 1)) == []
-    assert arrive("other", ("k", True, 1)) == ["other"]
-    assert arrive("film 3", ("f", True, 3)) == [], "h is not complete, and shares a block with f"
-    assert sorted(arrive("end of h", ("h", True, 1))) == ["end of h", "film 1", "film 3", "mixed"]
-    assert parts.empty
+@pytest.mark.usefixtures("ray_local")
+def test_a_second_try_that_comes_out_otherwise_neither_ends_a_source_early_nor_adds_to_one_that_is_complete() -> None:
+    parts = Parts()
+    assert _arrive(parts, "first try", "f 0/2 0!", "g 0/1 0") == []
+    assert _arrive(parts, "again", "f 0/2 0!") == [], "the same part twice is not two parts"
+    assert sorted(_arrive(parts, "end", "f 1/2 0!", "g 0/1 1!")) == ["again", "end", "first try"]
+    assert _arrive(parts, "after the end", "f 1/2 1!", "k 0/1 0!") == [f"after the end late {_id('f')}"]
+    assert _arrive(parts, "half", "m 0/2 0!") == []
+    assert [taken.block for taken in parts.rest()] == ["half"], "at the end nothing is kept back: it is for `torn` to judge"
+
+
+@pytest.mark.parametrize(
+    ("why", "rows"),
+    [
+        ("a segment is missing", ["f 0/1 0", "f 0/1 2!"]),
+        ("the end is missing", ["f 0/1 0", "f 0/1 1"]),
+        ("a part is missing", ["f 0/2 0!"]),
+        ("a segment is there twice", ["f 0/1 0", "f 0/1 1", "f 0/1 1", "f 0/1 2!"]),
+        ("a part ends twice", ["f 0/1 0!", "f 0/1 1!"]),
+        ("two of one part hide that another is missing", ["f 0/2 0!", "f 0/2 0!"]),
+    ],
+)
+def test_a_source_is_torn_when(why: str, rows: list[str]) -> None:
+    assert torn(_block("w 0/2 0", "w 1/2 0!", *rows, "w 0/2 1!")).to_pylist() == [_id("f")], why
+
+
+def test_rows_that_are_there_once_in_any_order_are_not_torn() -> None:
+    assert torn(_block("w 1/2 1!", "w 0/2 1!", "v 0/1 0!", "w 0/2 0", "w 1/2 0")).to_pylist() == []
 
 
 def _run(corpus: Path, db: Path, **settings: Any) -> EmbedReport:
@@ -167,3 +216,26 @@ def test_a_source_is_cut_into_items_that_are_replaced_and_rejected_together(tmp_
 
     again = _run(media, tmp_path / "db", segment="audio=100,video=4,text=context")
     assert (again.tally.unchanged, again.tally.embedded, again.commits) == (3, 0, 0)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_inline_media_are_cut_as_files_are_and_their_bytes_do_not_travel_with_every_part(tmp_path: Path) -> None:
+    sound = sound_file("WAV", tone(650, 2000), 2000)  # work in three parts, were it a file
+    (tmp_path / "long.wav").write_bytes(sound)
+    rows = [{"id": "a", "media": sound}, {"id": "b", "media": sound}, {"uri": str(tmp_path / "long.wav")}]
+    schema = pa.schema([("id", pa.string()), ("uri", pa.string()), ("media", pa.binary()), ("modality", pa.string())])
+    pq.write_table(pa.Table.from_pylist([{**row, "modality": "audio"} for row in rows], schema), tmp_path / "sounds.parquet")
+    settings = EmbedSettings(corpus=str(tmp_path / "sounds.parquet"), db=str(tmp_path / "db"), segment="100")
+    prepared, todo = prepare(settings), Todo()
+    for work in planner_of(prepared, None, prepared.report(""), Seen()).batches():
+        for sources in work.todo.values():
+            todo.add(sources)
+    stored = todo.datasets(2)
+    assert [dataset.count() for dataset in stored.located] == [1], "what is read from where it lies, and cut into parts first"
+    assert 2 * len(sound) < sum(dataset.size_bytes() for dataset in stored.inline) < 2.1 * len(sound)
+
+    assert embed(settings).failures == []
+    table = _table(tmp_path / "db")
+    assert table.groupby("uri")["segment_count"].agg(list).tolist() == [[7] * 7] * 3
+    vectors = table.groupby("start_s")["vector"].agg(lambda each: np.abs(np.stack(each) - each.iloc[0]).max())
+    assert len(vectors) == 7 and vectors.max() < 1e-4

@@ -19,6 +19,7 @@ import pytest
 from lance.fragment import write_fragments
 from lance.optimize import Compaction
 
+import pipelines.lease
 from pipelines.compaction import compaction_options
 from pipelines.lease import Lease, LeaseHeldError, LeaseLostError
 from pipelines.ledger import Ledger
@@ -104,6 +105,17 @@ def test_a_reader_of_a_version_that_was_replaced_lately_reads_on(tmp_path: Path)
     _upkeep(str(tmp_path), keep_versions_for="1s")
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(uri, version=reader.version)
+
+
+@pytest.mark.parametrize("skew_s", [-86_400.0, 86_400.0], ids=["a day behind", "a day ahead"])
+def test_a_wrong_clock_neither_takes_versions_from_readers_nor_keeps_them(
+    tmp_path: Path, skew_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _filled(str(tmp_path), 3)
+    real = time.time
+    monkeypatch.setattr(pipelines.lease.time, "time", lambda: real() + skew_s)
+    assert _upkeep(str(tmp_path), keep_versions_for="1h").tables["media"].versions_removed == 0
+    assert _upkeep(str(tmp_path), keep_versions_for="0s").tables["media"].versions_removed > 0
 
 
 def test_a_tagged_version_stays_readable(db: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.parts import Taken
 from pipelines.report import Tally
 from pipelines.writer import Writer
 
@@ -20,13 +21,13 @@ class _Stopped(list[Any]):
 
 def _writer() -> Any:
     writer: Any = Writer(SimpleNamespace(uri="", dataset=SimpleNamespace(schema=None)), None, "", Tally())  # type: ignore[arg-type]
-    writer._stagers = cycle([SimpleNamespace(stage=SimpleNamespace(remote=lambda _uri, _schema, *blocks: blocks))])
+    writer._stagers = cycle([SimpleNamespace(stage=SimpleNamespace(remote=lambda _uri, _schema, _late, *blocks: blocks))])
     return writer
 
 
 def test_blocks_that_are_being_staged_when_a_stop_comes_are_not_staged_again() -> None:
     writer = _writer()
-    writer._blocks, writer._staging = ["a block"], _Stopped()
+    writer._blocks, writer._staging = [Taken("a block", 1)], _Stopped()
     with pytest.raises(KeyboardInterrupt):
         writer._stage_blocks()
     writer._stage_blocks()
@@ -36,6 +37,6 @@ def test_blocks_that_are_being_staged_when_a_stop_comes_are_not_staged_again() -
 def test_the_blocks_of_one_source_are_taken_in_one_step() -> None:
     writer = _writer()
     writer._blocks = _Stopped()
-    writer._parts = SimpleNamespace(complete=lambda _wait: [("part 1", 1), ("part 2", 2)])
+    writer._parts = SimpleNamespace(complete=lambda _wait: [Taken("part 1", 1), Taken("part 2", 2)])
     writer._take_complete(wait=False)
-    assert list(writer._blocks) == ["part 1", "part 2"] and writer._bytes == 3
+    assert [taken.block for taken in writer._blocks] == ["part 1", "part 2"] and writer._bytes == 3

@@ -1,0 +1,35 @@
+"""A cluster that cannot start, or has no room, is the infrastructure's fault, and no job waits for it in silence."""
+
+import os
+
+import pytest
+import ray
+
+from pipelines.cluster import Starting, await_free
+
+
+@ray.remote(num_cpus=2)
+class _Busy:
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_job_says_that_it_waits_for_room_and_stops_when_none_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    await_free(gpus=0)
+    assert capsys.readouterr().err == "", "a free CPU is nothing to speak of"
+    busy = _Busy.remote()  # type: ignore[attr-defined]
+    ray.get(busy.pid.remote())
+    with pytest.raises(OSError, match=r"no node of the cluster had a free CPU within 0 s.*run the same command again"):
+        await_free(gpus=0, wait_s=0.2)
+    assert "waiting up to 0 s for a free CPU" in capsys.readouterr().err
+    ray.kill(busy)
+    await_free(gpus=0)
+
+
+def test_what_ray_has_no_name_for_when_it_starts_is_an_infrastructure_error_and_the_rest_is_as_it_was() -> None:
+    with pytest.raises(OSError, match=r"timed out during startup.*run the same command again"), Starting():
+        raise Exception("The current node timed out during startup.")
+    for named in (RuntimeError, ValueError, KeyboardInterrupt):
+        with pytest.raises(named), Starting():
+            raise named
