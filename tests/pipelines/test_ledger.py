@@ -212,11 +212,12 @@ def test_a_paused_writer_cannot_add_columns_after_another_took_over(db: str) -> 
         its_ledger = _ledger(db, paused, "paused")
         old = its_ledger.dataset
         with Lease(db, "media", "other", ttl_s=RUN_OUT_S, renew_s=1000) as lease:
-            _ledger(db, lease, "other").commit(_staged(uri, "a"), ["a"])
+            other = _ledger(db, lease, "other")
             with pytest.raises(LeaseLostError, match="run the same command again"):
                 its_ledger.prepare(pa.schema([*SCHEMA, pa.field("label", pa.string())]))
             with pytest.raises(OSError, match=r"onflict|ncompatible"):  # and past the lease's own check
                 old.add_columns([pa.field("label", pa.string())])
+            other.commit(_staged(uri, "a"), ["a"])
         assert _ids(uri) == ["a", *rows] and open_table(uri).schema.names == SCHEMA.names  # type: ignore[union-attr]
 
 

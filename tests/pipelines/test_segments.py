@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ from encoders.media.audio import decode_audio
 from encoders.media.video import decode_video
 from pipelines.embed import EmbedSettings, embed, planner_of, prepare
 from pipelines.known import Seen
+from pipelines.lease import Lease
+from pipelines.ledger import Ledger
 from pipelines.parts import Parts, arrivals, torn
 from pipelines.report import EmbedReport
 from pipelines.segments import Cut, count_parts, parse_cut, parse_cuts, segments
+from pipelines.stages import DecodeThenEmbed
+from pipelines.table import item_schema
 from pipelines.todo import Todo
+from pipelines.writer import Writer
 
 SPACE = load_space("demo")
 
@@ -239,3 +245,38 @@ def test_inline_media_are_cut_as_files_are_and_their_bytes_do_not_travel_with_ev
     assert table.groupby("uri")["segment_count"].agg(list).tolist() == [[7] * 7] * 3
     vectors = table.groupby("start_s")["vector"].agg(lambda each: np.abs(np.stack(each) - each.iloc[0]).max())
     assert len(vectors) == 7 and vectors.max() < 1e-4
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_tries_of_a_task_that_came_out_differently_never_reach_the_table_and_the_next_run_has_them_to_do(
+    tmp_path: Path,
+) -> None:
+    """Ray takes some blocks of the first try of a task and the rest of the second, in which a source could not be read."""
+    media = tmp_path / "media"
+    media.mkdir()
+    for name in "abc":
+        (media / f"{name}.wav").write_bytes(sound_file("WAV", tone(10, 2000), 2000))
+    settings = EmbedSettings(corpus=str(media), db=str(tmp_path / "db"), segment="1")
+    prepared, seen = prepare(settings), Seen()
+    report = prepared.report("run")
+    todo = next(t for w in planner_of(prepared, None, report, seen).batches() for t in w.todo.values()).sort_by("uri")
+    work = DecodeThenEmbed(replace(prepared.job("run"), batch_size=8))
+    first, alone = list(work(todo.slice(0, 2))), list(work(todo.slice(2, 1)))
+    (media / "a.wav").rename(media / "a.gone")
+    second = list(work(todo.slice(0, 2)))
+    (media / "a.gone").rename(media / "a.wav")
+    assert [block.num_rows for block in first] == [8, 8, 4] and [block.num_rows for block in second] == [8, 3]
+
+    with Lease(prepared.db, "media", "run") as lease:
+        ledger = Ledger(prepared.uri, lease, "run")
+        ledger.prepare(item_schema(prepared.space, prepared.corpus.columns))
+        writer = Writer(ledger, prepared.rejects("run"), prepared.corpus.id, report.tally)
+        writer.start(1, in_parts=True)
+        for block in (first[0], second[1], *alone):
+            writer.add(ray.put(block), block.nbytes)
+        writer.finish()
+    table = _table(tmp_path / "db")
+    assert set(table["uri"]) == {str(media / "c.wav")} and len(table) == 10
+    assert report.tally.rejects == {"TornSource": 2} and not report.tally.unexpected
+    again = planner_of(prepared, ledger.dataset, prepared.report("next"), Seen())
+    assert sum(t.num_rows for w in again.batches() for t in w.todo.values()) == 2
