@@ -17,7 +17,7 @@ import ray
 
 from encoders.errors import SpaceError
 from encoders.space import Space, load_space
-from pipelines.cluster import Resources, await_free, check_workers, start_ray
+from pipelines.cluster import check_workers, start_ray
 from pipelines.corpus import Corpus, CorpusError, open_corpus
 from pipelines.decoder import ITEM_TIMEOUT_S
 from pipelines.holdings import read_holdings
@@ -210,7 +210,6 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     )
     if todo:
         start_ray()
-        await_free(Resources.of_cluster().gpus)
         check_workers(prepared.space.encoders[modality] for modality in todo)
         ledger.prepare(item_schema(prepared.space, corpus.columns))
     try:

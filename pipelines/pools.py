@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 import ray
 
-from pipelines.cluster import Resources
+from pipelines.cluster import Resources, await_free
 from pipelines.progress import EmbedProgress
 from pipelines.segments import WHOLE
 from pipelines.stages import Decode, DecodeThenEmbed, Embed, Job, Probe
@@ -23,8 +23,12 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
 
     With GPUs a Dataset for each modality, one after the other: CPU actors decode, GPU actors embed. With CPUs alone one Dataset
     for all: one pool of actors does it all, and seven modalities start it once (docs/decisions/0003-one-pool-on-cpus.md).
+
+    Raises:
+        OSError: the cluster has no room.
     """
-    resources = Resources.of_cluster()
+    await_free(Resources.of_cluster().gpus)
+    resources = Resources.of_cluster()  # an autoscaler may have added some
     writer.start(resources.cpus, in_parts=any(job.cuts[m] != WHOLE.name for m in todo))
     largest_first = sorted(todo, key=lambda m: todo[m].mean_bytes, reverse=True)
     done = 0
