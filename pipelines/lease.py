@@ -285,12 +285,7 @@ def held(lease: Lease, wait_s: float) -> Iterator[Lease]:
 
 
 def _ahead(store_time: float, before: float, after: float) -> float:
-    """By how much a store's clock is ahead of ours, at least: 0 if they may agree, as far as whole seconds can tell.
-
-    Args:
-        store_time: when the store says it wrote an object, perhaps cut to the second.
-        before, after: between which moments of our clock it did.
-    """
+    """By how much the clock of a store, which wrote an object between two moments of ours, is ahead: 0 if they may agree."""
     if store_time > after:
         return store_time - after
     return min(0.0, store_time + STORE_TICK_S - before)
