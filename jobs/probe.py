@@ -21,7 +21,7 @@ from jobs.config import JsonReport, run_job
 from jobs.verdict import read_prompts
 from pipelines.evaluation_pictures import shots_picture
 from pipelines.filters import conjunction, quoted
-from pipelines.held_out import fresh_rows, vectors_of
+from pipelines.fresh_rows import fresh_rows
 from pipelines.index import open_index
 from pipelines.probe import Probed, probe
 from pipelines.storage import filesystem
@@ -69,18 +69,18 @@ def run(config: ProbeConfig) -> JsonReport:
     space.encoder(config.modality)
     condition = conjunction(config.where, f"modality = {quoted(config.modality)}", f"`{config.label}` IS NOT NULL")
     columns = [config.label, "source_id"]
-    uri, rows, stale = fresh_rows(config.db, config.table, space, columns, condition or "")
-    kept = np.sort(np.random.default_rng(SEED).permutation(len(rows))[: config.limit])
-    rows = rows.take(kept)
-    labels, vectors_ND = [str(value) for value in rows[config.label].to_pylist()], vectors_of(rows, space.dim)
+    there = fresh_rows(config.db, config.table, space, columns, condition or "")
+    kept = np.sort(np.random.default_rng(SEED).permutation(len(there.rows))[: config.limit])
+    rows, vectors_ND = there.rows.take(kept), there.vectors(kept, space.dim)
+    labels = [str(value) for value in rows[config.label].to_pylist()]
     found = probe(vectors_ND, labels, rows["source_id"].to_pylist(), shots, config.seeds)
     said = default_prompts({config.label: list(found.classes)}, prompts)[config.label] if "text" in space.modalities else {}
     values: dict[str, Any] = {
-        "table": uri,
+        "table": there.uri,
         "modality": config.modality,
         "label": config.label,
         "items": len(rows),
-        "stale_rows": stale.get(config.modality, 0),
+        "stale_rows": there.stale.get(config.modality, 0),
         **asdict(found),
         "zero_shot": _zero_shot(space, said, labels, vectors_ND) if said else None,
     }

@@ -6,7 +6,6 @@ stored; a column says which of its rows are of the same thing.  N things, D dime
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import torch
 
@@ -25,8 +23,9 @@ from encoders.evaluation import Sample
 from encoders.space import Space, load_space
 from pipelines.cluster import Resources, check_workers, start_ray
 from pipelines.embed import run_errors
+from pipelines.fresh_rows import FreshRows, fresh_rows, vectors_of
 from pipelines.pairs import READS_AT_ONCE, Dropped, Member, PairsError, column_of, read_manifest
-from pipelines.table import VECTOR, check_space, open_table, table_uri
+from pipelines.table import VECTOR
 
 BLOCK_ROWS = 32  # of a manifest: whose media one actor holds at a time
 _ROW, _PROBLEMS = "row", "problems"
@@ -111,59 +110,17 @@ def read_items(db: str, table: str, space: Space, same: str, labels: Sequence[st
     Raises:
         ValueError: no such table or column, or (SpaceError) vectors of another space.
     """
-    uri, rows, stale = fresh_rows(db, table, space, [same, *labels, "uri", "text"], f"`{same}` IS NOT NULL")
-    code, names = pd.factorize(rows[same].to_pandas())
-    place = np.full(len(names), -1)  # of a thing among those that were drawn
+    found = fresh_rows(db, table, space, [same, *labels], f"`{same}` IS NOT NULL")
+    code, names = pd.factorize(found.rows[same].to_pandas())
     drawn = _drawn(np.arange(len(names)), limit)
+    place = np.full(len(names), -1)  # of a thing among those that were drawn
     place[drawn] = np.arange(len(drawn))
-    return _sample_of_rows(rows, place[code], len(drawn), space.dim, labels, uri, stale)
+    return _sample_of_rows(found, place[code], len(drawn), space.dim, labels)
 
 
-def fresh_rows(
-    db: str, table: str, space: Space, columns: Sequence[str], where: str
-) -> tuple[str, pa.Table, Mapping[str, int]]:
-    """Rows of a table that the space's own encoders have embedded: vectors of an older encoder do not compare with them.
-
-    Args:
-        db, table: where.
-        space: whose vectors they must be.
-        columns: beside `modality`, `encoder` and the vector.
-        where: an SQL condition.
-
-    Returns:
-        The table's URI, the rows, and how many others there were of each modality.
-
-    Raises:
-        ValueError: no such table or column, or (SpaceError) vectors of another space.
-    """
-    uri = table_uri(db, table)
-    dataset = open_table(uri)
-    if dataset is None:
-        raise PairsError(f"there is no table {table!r} in {db}; `bindery embed CORPUS --db {db} --table {table}` makes it")
-    check_space(dataset, space, uri)
-    if missing := [name for name in columns if name not in dataset.schema.names]:
-        raise PairsError(f"{uri} has no column {missing[0]!r}; it has {', '.join(dataset.schema.names)}")
-    rows = dataset.to_table(columns=list(dict.fromkeys([*columns, "modality", "encoder", VECTOR])), filter=where)
-    current = {modality: encoder.fingerprint for modality, encoder in space.encoders.items()}
-    pairs = zip(rows["modality"].to_pylist(), rows["encoder"].to_pylist(), strict=True)
-    fresh = np.array([current.get(modality) == encoder for modality, encoder in pairs], bool)
-    stale = Counter(rows["modality"].filter(pa.array(~fresh, pa.bool_())).to_pylist())
-    return uri, rows.filter(pa.array(fresh, pa.bool_())), dict(stale)
-
-
-def vectors_of(rows: pa.Table, dim: int) -> np.ndarray:
-    """The vector column as float32 (N, D)."""
-    flat = rows[VECTOR].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return np.asarray(flat.reshape(-1, dim))
-
-
-def _sample_of_rows(
-    rows: pa.Table, thing: np.ndarray, count: int, dim: int, labels: Sequence[str], uri: str, stale: Mapping[str, int]
-) -> HeldOut:
-    """Rows of a table, each of the thing of that number, or of none (-1)."""
-    of = np.array(rows["modality"].to_pylist(), object)
-    identity = pc.if_else(pc.equal(rows["modality"], "text"), rows["text"], rows["uri"]).to_pandas()
-    stored = vectors_of(rows, dim)
+def _sample_of_rows(found: FreshRows, thing: np.ndarray, count: int, dim: int, labels: Sequence[str]) -> HeldOut:
+    """Rows of a table, each of the thing of that number, or of none (-1); of each thing the first one of a modality."""
+    of = np.array(found.rows["modality"].to_pylist(), object)
     vectors: dict[str, np.ndarray] = {}
     codes: dict[str, np.ndarray] = {}
     repeated: dict[str, int] = {}
@@ -171,16 +128,18 @@ def _sample_of_rows(
         mine = np.flatnonzero((of == modality) & (thing >= 0))
         things, first = np.unique(thing[mine], return_index=True)
         repeated[modality] = len(mine) - len(things)
+        stored = found.read(mine[first], ["uri", "text", VECTOR])
         vectors[modality] = np.full((count, dim), np.nan, np.float32)
-        vectors[modality][things] = stored[mine[first]]
+        vectors[modality][things] = vectors_of(stored, dim)
         codes[modality] = -1 - np.arange(count)  # nothing is the same as what is not there
-        codes[modality][things] = pd.factorize(identity.iloc[mine[first]])[0]
+        codes[modality][things] = pd.factorize(stored["text" if modality == "text" else "uri"].to_pandas())[0]
     known, first = np.unique(thing, return_index=True)
     values: dict[str, Sequence[str | None]] = {}
     for label in labels:
-        texts = _texts(rows[label])
+        texts = _texts(found.rows[label])
         values[label] = [texts[row] for row, one in zip(first, known, strict=True) if one >= 0]
-    return HeldOut(Sample(vectors, codes, values), uri, count, (), dict(stale), {m: n for m, n in repeated.items() if n})
+    several = {modality: number for modality, number in repeated.items() if number}
+    return HeldOut(Sample(vectors, codes, values), found.uri, count, (), found.stale, several)
 
 
 def _drawn(chosen: np.ndarray, limit: int | None) -> np.ndarray:

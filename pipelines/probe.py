@@ -5,6 +5,7 @@ N items, D dimension, k examples of each class.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,9 @@ def _split(classes: Sources, seed: int) -> tuple[dict[str, list[list[int]]], dic
 def _accuracy(vectors_ND: np.ndarray, learnt: Mapping[str, Sequence[int]], tried: Mapping[str, Sequence[int]]) -> float:
     model = LogisticRegression(C=1.0, max_iter=MOST_STEPS)
     rows, labels = _flat(learnt)
-    model.fit(vectors_ND[rows], labels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # one example a class is meant
+        model.fit(vectors_ND[rows], labels)
     rows, labels = _flat(tried)
     return float((model.predict(vectors_ND[rows]) == np.array(labels)).mean())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sample_media
 import torch
 
 from encoders import SpaceError, build_encoder, load_space
@@ -140,6 +142,20 @@ def test_a_touch_of_any_length_and_rate_becomes_what_the_tower_takes(touch: Any,
     for broken in (medium[:-1], b"", b"BTOUCH", medium.replace(b"BTOUCH", b"XTOUCH")):
         with pytest.raises(ValueError):
             encoder.preprocess(broken)
+
+
+def test_the_laws_of_every_encoder_hold_for_it(touch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [(f"{rate:g}.touch", touch.encode(np.random.default_rng(0).normal(size=(900, 3)), rate)) for rate in (512.0, 300.0)]
+    monkeypatch.setitem(sample_media._MAKERS, "touch", lambda: iter(files))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "encoders"))
+    laws = importlib.import_module("test_encoder_laws")
+    tried = [law for name, law in vars(laws).items() if name.startswith("test_")]
+    for law in tried:
+        folder = {"tmp_path": tmp_path / law.__name__} if "tmp_path" in inspect.signature(law).parameters else {}
+        for made in folder.values():
+            made.mkdir()
+        law("touch/trace", **folder)
+    assert len(tried) > 10
 
 
 @pytest.mark.slow

@@ -50,13 +50,18 @@ def test_the_demo_space_is_scored_from_files_and_what_never_met_is_named_emergen
     pairs = pairs.set_column(index, "audio", pa.array(uris))
     pq.write_table(pairs, f"{grid_folder}/holed.parquet")
     reached = ["audio.imu.thing@1=0.8", "audio.thing.accuracy=0.9", "image.audio.R@10=0.8"]
-    code = main(["demo", "--pairs", f"{grid_folder}/holed.parquet", "--labels", "thing", "--out", f"{tmp_path}/report",
-                 "--min", *reached])  # fmt: skip
+    control = other_audio(load_space("demo"), tmp_path / "control")
+    argv = ["demo", "--pairs", f"{grid_folder}/holed.parquet", "--labels", "thing", "--control", control.uri]
+    code = main([*argv, "--out", f"{tmp_path}/report", "--min", *reached])
     report = last_line(capsys)
     assert code == 0 and all(check["passed"] for check in report["gate"])
     assert report["things"] == SCENES and report["dropped"] == {"audio": 1}
     assert report["dropped_media"][0]["row"] == 3 and "DecodeError" in report["dropped_media"][0]["message"]
     assert report["scores"]["items"] == {"audio": SCENES - 2, "image": SCENES, "imu": SCENES, "text": SCENES}
+    beside = {(one["query"], one["target"]): one for one in report["control"]["retrieval"]}
+    assert beside["image", "audio"]["recall"]["R@1"] < 0.4 and beside["imu", "image"] == next(
+        one for one in report["scores"]["retrieval"] if (one["query"], one["target"]) == ("imu", "image")
+    )
     relations = {(one["query"], one["target"]): one["relation"] for one in report["scores"]["retrieval"]}
     assert relations["audio", "image"] == "trained" and relations["audio", "imu"] == relations["audio", "text"] == "emergent"
     assert json.loads((tmp_path / "report" / "report.json").read_text())["metrics"] == report["metrics"]
