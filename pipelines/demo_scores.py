@@ -7,10 +7,10 @@ things, .17 for the 6 places, .13 for the 8 colours.  N items, D dimension.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from encoders.evaluation import Sample
 from encoders.media.types import URI
 from encoders.space import Space
 from encoders.training.evaluate import accuracy, classifier, precision_at_1, recall
@@ -42,20 +42,7 @@ PROMPTS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Scenes that no training has seen, as vectors.
-
-    Attributes:
-        vectors: modality -> float32 (N, D), from the files of a corpus; row i is scene i.
-        labels: attribute -> N names.
-    """
-
-    vectors: Mapping[str, np.ndarray]
-    labels: Mapping[str, Sequence[str]]
-
-
-def embed_held_out(space: Space, manifest_uri: str) -> HeldOut:
+def embed_held_out(space: Space, manifest_uri: str) -> Sample:
     """Embed the files of a corpus of `grid` scenes by its pairs.parquet, as any user's files."""
     manifest = read_manifest(manifest_uri, [], [*space.modalities, *PROMPTS])
     base = manifest_uri.rpartition("/")[0]
@@ -66,20 +53,20 @@ def embed_held_out(space: Space, manifest_uri: str) -> HeldOut:
         elif modality in manifest.column_names:
             uris = [URI(canonical_uri(uri, base)) for uri in manifest[modality].to_pylist()]
             vectors[modality] = space.embed(modality, uris, batch_size=64)
-    return HeldOut(vectors, {attribute: manifest[attribute].to_pylist() for attribute in PROMPTS})
+    return Sample(vectors, labels={attribute: manifest[attribute].to_pylist() for attribute in PROMPTS})
 
 
-def zero_shot_scores(space: Space, held_out: HeldOut, modality: str) -> dict[str, float]:
+def zero_shot_scores(space: Space, held_out: Sample, modality: str) -> dict[str, float]:
     """How often the words for what a medium shows are the nearest ones, for each attribute that its modality can know."""
     scores = {}
     for attribute in VISIBLE[modality]:
         names = list(PROMPTS[attribute])
-        truth = [names.index(name) for name in held_out.labels[attribute]]
+        truth = [names.index(str(name)) for name in held_out.labels[attribute]]
         scores[attribute] = accuracy(held_out.vectors[modality], classifier(space, PROMPTS[attribute]), truth)
     return scores
 
 
-def text_retrieval_scores(space: Space, held_out: HeldOut, modality: str) -> dict[str, float]:
+def text_retrieval_scores(space: Space, held_out: Sample, modality: str) -> dict[str, float]:
     """Text -> medium: "a THING PLACE" among one medium for each of the 144 combinations, mean over the rounds of the grid."""
     queries = space.embed(
         "text", [f"a {thing} {PLACE_WORDS[place][0]}" for thing in THINGS for place in PLACES], batch_size=256
@@ -89,6 +76,6 @@ def text_retrieval_scores(space: Space, held_out: HeldOut, modality: str) -> dic
     return {name: float(np.mean([scores[name] for scores in rounds])) for name in rounds[0]}
 
 
-def cross_modal_score(held_out: HeldOut, query: str, gallery: str) -> float:
+def cross_modal_score(held_out: Sample, query: str, gallery: str) -> float:
     """How often the nearest item of another scene shows the same thing: precision at 1; .04 at chance."""
     return precision_at_1(held_out.vectors[query], held_out.vectors[gallery], held_out.labels["thing"])

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from encoders import Space, load_space
+from encoders.evaluation import Sample
 from encoders.space import SHIPPED, space_fingerprint
 from jobs.bind import BindConfig, bind
 from jobs.bind import main as bind_main
 from jobs.pretrain import main as pretrain_main
-from pipelines.demo_scores import HeldOut, cross_modal_score, embed_held_out, text_retrieval_scores, zero_shot_scores
+from pipelines.demo_scores import cross_modal_score, embed_held_out, text_retrieval_scores, zero_shot_scores
 from pipelines.demo_world import grid, scene, write_corpus
 
 MODALITIES = ["audio", "depth", "image", "imu", "text", "thermal", "video"]
@@ -39,7 +40,7 @@ def demo() -> Space:
 
 
 @pytest.fixture(scope="module")
-def held_out(demo: Space, files: Path) -> HeldOut:
+def held_out(demo: Space, files: Path) -> Sample:
     return embed_held_out(demo, f"{files}/pairs.parquet")
 
 
@@ -53,18 +54,18 @@ def test_the_demo_space_has_seven_modalities_around_one_image_tower_and_is_small
     assert sum(file.stat().st_size for file in (SHIPPED / "demo").iterdir()) <= SPACE_BYTES
 
 
-def test_words_find_the_thing_the_place_and_the_colour_of_a_picture(demo: Space, held_out: HeldOut) -> None:
+def test_words_find_the_thing_the_place_and_the_colour_of_a_picture(demo: Space, held_out: Sample) -> None:
     scores = zero_shot_scores(demo, held_out, "image")
     assert scores["thing"] >= 0.85 and scores["place"] >= 0.98 and scores["colour"] >= 0.92, scores
 
 
-def test_words_find_sounds_although_sound_never_met_words(demo: Space, held_out: HeldOut) -> None:
+def test_words_find_sounds_although_sound_never_met_words(demo: Space, held_out: Sample) -> None:
     assert zero_shot_scores(demo, held_out, "audio")["thing"] >= 0.93
     retrieval = text_retrieval_scores(demo, held_out, "audio")
     assert retrieval["R@1"] >= 0.92 and retrieval["R@5"] >= 0.98, retrieval
 
 
-def test_sound_and_motion_find_each_other_although_they_never_met(held_out: HeldOut) -> None:
+def test_sound_and_motion_find_each_other_although_they_never_met(held_out: Sample) -> None:
     assert cross_modal_score(held_out, "audio", "imu") >= 0.90
     assert cross_modal_score(held_out, "imu", "audio") >= 0.90
 
