@@ -58,6 +58,14 @@ class Batch(NamedTuple):
     counts: np.ndarray | None = None
 
 
+class _Marked(NamedTuple):
+    """Rows as they are sorted: the first word of the id, the second mixed with the state, how many there should be."""
+
+    high: np.ndarray
+    marks: np.ndarray
+    counts: np.ndarray | None
+
+
 class Known:
     """Sorted ids with what is known of each one's state."""
 
@@ -65,10 +73,11 @@ class Known:
         self.runs: list[Pair] = []
         self._alike = 1  # so many ids of a run, at most, begin alike
         uneven: Counter[tuple[int, int, int]] = Counter()
-        waiting: list[Batch] = []
+        waiting: list[_Marked] = []
         count = 0
         for batch in batches:
-            waiting.append(batch)
+            counts = None if batch.counts is None else batch.counts.copy()  # a view of a table's column would keep all of it
+            waiting.append(_Marked(batch.words[0], batch.words[1] ^ batch.states, counts))
             count += len(batch.states)
             if count >= RUN_IDS:
                 uneven.update(self._close_run(waiting))
@@ -99,30 +108,29 @@ class Known:
     def __len__(self) -> int:
         return sum(len(ids) for ids, _ in self.runs)
 
-    def _close_run(self, batches: list[Batch]) -> dict[tuple[int, int, int], int]:
+    def _close_run(self, batches: list[_Marked]) -> dict[tuple[int, int, int], int]:
         """Sort rows, each id and state once; the list is emptied, so that there are not three copies at a time.
 
         Returns:
             How many rows there are, by id, mark and the number there should be, where the two differ.
         """
-        high = np.concatenate([batch.words[0] for batch in batches])
-        marks = np.concatenate([batch.words[1] ^ batch.states for batch in batches])
+        high = np.concatenate([batch.high for batch in batches])
+        marks = np.concatenate([batch.marks for batch in batches])
         told = [batch.counts for batch in batches if batch.counts is not None]
         batches.clear()
         order = _order(high, marks)
+        high = high[order]  # one after the other, so that each old one goes before the next new one comes
+        marks = marks[order]
         due = np.concatenate(told)[order] if told else None
-        high, marks = high[order], marks[order]
+        del told, order
         first = np.append(True, (high[1:] != high[:-1]) | (marks[1:] != marks[:-1]))
-        starts = np.flatnonzero(first)
-        uneven = {}
-        if due is not None:
-            rows = np.diff(starts, append=len(high))
-            for k in np.flatnonzero(rows != due[starts]):
-                uneven[int(high[starts[k]]), int(marks[starts[k]]), int(due[starts[k]])] = int(rows[k])
+        uneven = {} if due is None else _uneven(high, marks, due, first)
         if not first.all():
             high, marks = high[first], marks[first]
-        begins = np.flatnonzero(np.append(True, high[1:] != high[:-1]))
-        self._alike = max(self._alike, int(np.diff(begins, append=len(high)).max()))
+        again = high[1:] == high[:-1]
+        if again.any():
+            begins = np.flatnonzero(np.append(True, ~again))
+            self._alike = max(self._alike, int(np.diff(begins, append=len(high)).max()))
         self.runs.append((high, marks))
         return uneven
 
@@ -165,10 +173,24 @@ class Seen:
         return there
 
 
+def _uneven(high: np.ndarray, marks: np.ndarray, due: np.ndarray, first: np.ndarray) -> dict[tuple[int, int, int], int]:
+    """How many rows there are of an id, mark and due number, where these differ; `first` tells where each id and mark begins."""
+    if first.all():
+        wrong = np.flatnonzero(due != 1)
+        starts, rows = wrong, np.ones(len(wrong), int)
+    else:
+        starts = np.flatnonzero(first)
+        rows = np.diff(starts, append=len(high))
+        wrong = rows != due[starts]
+        starts, rows = starts[wrong], rows[wrong]
+    return {(int(high[k]), int(marks[k]), int(due[k])): int(n) for k, n in zip(starts, rows, strict=True)}
+
+
 def _order(high: np.ndarray, marks: np.ndarray) -> np.ndarray:
     """As `np.lexsort((marks, high))`, at a third of the cost where few ids come twice."""
     order = np.argsort(high)
-    again = high[order[1:]] == high[order[:-1]]
+    ordered = high[order]
+    again = ordered[1:] == ordered[:-1]
     if again.any():
         several = np.append(again, False) | np.append(False, again)
         rows = order[several]
