@@ -174,7 +174,7 @@ class Seen:
 
 
 def _uneven(high: np.ndarray, marks: np.ndarray, due: np.ndarray, first: np.ndarray) -> dict[tuple[int, int, int], int]:
-    """How many rows there are of an id, mark and due number, where these differ; `first` tells where each id and mark begins."""
+    """How many rows there are of an id, mark and due number, where these differ; `first` tells where each id and mark begin."""
     if first.all():
         wrong = np.flatnonzero(due != 1)
         starts, rows = wrong, np.ones(len(wrong), int)
