@@ -1,4 +1,4 @@
-"""Keep a table fast and small. In: a table. Out: larger fragments, fresh indices, no stale versions and orphans, and a report.
+"""Keep a table fast and small. In: a table. Out: larger fragments, tuned indices, no stale versions and orphans, a report.
 
 python -m jobs.optimize --db s3://bucket/index --keep-versions-for 7d
 """
@@ -15,11 +15,12 @@ from pipelines.upkeep import UpkeepSettings, upkeep
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeConfig(UpkeepSettings):
-    """Compact a table, refresh its indices, remove old versions and what killed runs left; kill it anywhere and run it again.
+    """Compact a table, build and tune its indices, clear old versions and orphans; kill it anywhere and run it again.
 
     Args:
         db: where the LanceDB database is, a folder or URI.
         table: its table; `<table>__rejects` and the others beside it are kept up with it.
+        target_recall: what share of the ten nearest items a search with the vector index is to find, of any pair of modalities.
         keep_versions_for: old versions stay so long after they were replaced, for readers at work; tagged ones stay anyway.
         keep_orphans_for: files that no version refers to stay so long after they were written.
         memory: bound of the memory that compaction takes, in MiB, beside the program itself.

@@ -68,7 +68,7 @@ def search(config: SearchConfig) -> JsonReport:
         raise ValueError(str(error)) from error
     print(hits)
     kept = [name for name in ("item_id", "uri", "modality", "start_s", "end_s", "text") if name in index.columns]
-    found = hits.to_arrow().select(["similarity", *kept]).to_pylist()
+    found = hits.to_arrow().select(["similarity", "score", *kept]).to_pylist()
     return JsonReport({"query": hits.query, "db": config.db, "table": config.table, "hits": found})
 
 

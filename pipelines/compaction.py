@@ -28,7 +28,9 @@ class Tidied:
 
     fragments_removed: int = 0
     fragments_added: int = 0
+    indices_built: list[str] = field(default_factory=list)
     indices_refreshed: list[str] = field(default_factory=list)
+    search: dict[str, Any] = field(default_factory=dict)  # how the vector index is asked and what it finds
     versions_removed: int = 0
     versions_tagged: int = 0  # old ones that a tag keeps
     orphans_removed: int = 0

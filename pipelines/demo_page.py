@@ -9,7 +9,7 @@ from pathlib import Path
 from encoders.space import Space
 from pipelines.demo_tour import Answer, Part
 from pipelines.hits import Card, data_uri, preview_uri, templates
-from pipelines.index import Stats
+from pipelines.snapshot import Stats
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import ray
 
 from encoders.errors import SpaceError
 from encoders.space import Space, load_space
+from pipelines.classify import refuse_filled
 from pipelines.cluster import check_workers, start_ray
 from pipelines.corpus import Corpus, CorpusError, open_corpus
 from pipelines.decoder import ITEM_TIMEOUT_S
@@ -36,6 +37,7 @@ from pipelines.stages import Job
 from pipelines.table import RESERVED_COLUMNS, check_columns, check_space, item_schema, open_table, table_uri
 from pipelines.todo import Todo
 from pipelines.tombstones import Tombstones
+from pipelines.vector_index import keep_up
 from pipelines.writer import Writer
 
 COMPACT_FRAGMENTS = 8  # from this many small ones on, the end of a run compacts
@@ -144,6 +146,7 @@ def prepare(settings: EmbedSettings) -> Prepared:
     if existing is not None:
         check_space(existing, space, prepared.uri)
         check_columns(existing, corpus.columns, prepared.uri)
+        refuse_filled(existing, corpus.columns.names, prepared.uri)
     return prepared
 
 
@@ -173,6 +176,8 @@ def embed(settings: EmbedSettings) -> EmbedReport:
             embed_corpus(prepared, ledger, report, progress, Seen())
             if ledger.commits:
                 ledger.compact(COMPACT_FRAGMENTS, SMALL_FRAGMENT_ROWS)
+                keep_up(prepared.uri, ledger.check_lease)
+                ledger.refresh()
                 report.audit = audit(ledger, rows_before + report.tally.items_written)
             report.seconds = round(time.monotonic() - began, 3)
             append_run(prepared.db, settings.table, started_at, report.to_json(), report.exit_code)

@@ -7,7 +7,8 @@ would slip past conditions that are merely put beside it in parentheses. Here a 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`""")
 _FORBIDDEN = {
@@ -42,6 +43,21 @@ def conjunction(where: str | None, *ours: str) -> str | None:
         _check_closed(where)
         parts.append(f"({where})")
     return " AND ".join(parts) or None
+
+
+@contextmanager
+def explained(where: str | None, columns: Sequence[str]) -> Iterator[None]:
+    """Lance's complaint about a filter, made an error that says what could be written instead.
+
+    Raises:
+        ValueError: where Lance has one, or fails, and there is a filter to blame.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if where is None:
+            raise
+        raise ValueError(f"where={where!r} cannot be used: {error}; the columns are {', '.join(columns)}") from error
 
 
 def _check_closed(where: str) -> None:

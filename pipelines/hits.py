@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError
 
 from encoders.media.types import URI
 from pipelines.storage import filesystem
-from pipelines.table import RESERVED_COLUMNS
+from pipelines.table import RESERVED_COLUMNS, SEARCH_COLUMNS
 
 if TYPE_CHECKING:
     import polars
@@ -217,7 +217,7 @@ def _stretch(row: Mapping[str, Any]) -> str:
 def _labels(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The manifest's own columns, with a value short enough to read."""
     for name, value in row.items():
-        if name not in RESERVED_COLUMNS and name != "similarity" and isinstance(value, str | int | float | bool):
+        if name not in (*RESERVED_COLUMNS, *SEARCH_COLUMNS) and isinstance(value, str | int | float | bool):
             yield name, str(value)
 
 

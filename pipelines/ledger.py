@@ -8,7 +8,7 @@ a writer that was paused past its lease cannot commit after another one has (doc
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,9 +69,20 @@ class Ledger:
         Raises:
             LeaseLostError: another writer has taken over, or put another table in the place of this one; nothing was committed.
         """
-        self._commit(fragments, replaced)
+        self._commit(lambda base: _operation(base, fragments, replaced))
 
-    def _commit(self, fragments: Sequence[FragmentMetadata], replaced: Collection[str], touch_all: bool = False) -> None:
+    def fill(self, values: Mapping[int, pa.Table]) -> None:
+        """Write values into columns of some rows, in one step; other columns and rows are not rewritten.
+
+        Args:
+            values: by fragment, `item_id` and the columns to write; rows that have gone meanwhile are passed over.
+
+        Raises:
+            LeaseLostError: as for `commit`.
+        """
+        self._commit(lambda base: (_filling(base, values), 0))
+
+    def _commit(self, build: Callable[[Any], tuple[Any, int]]) -> None:
         self._sequence += 1
         token = {"bindery.run_id": self._run_id, "bindery.sequence": str(self._sequence)}
         for attempt in range(1, ATTEMPTS + 1):
@@ -79,7 +90,7 @@ class Ledger:
             base = self.dataset
             assert base is not None, "prepare() comes first"
             self._newest()  # raises if another table stands here now: fragments of this one would damage it
-            operation, removed_rows = _operation(base, fragments, replaced, touch_all)
+            operation, removed_rows = build(base)
             transaction = lance.Transaction(base.version, operation, transaction_properties=token)
             try:
                 self.dataset = lance.LanceDataset.commit(
@@ -136,7 +147,7 @@ class Ledger:
         Every fragment is named as touched: a paused compaction need not touch the oldest one.
         """
         if base.get_fragments():
-            self._commit([], [], touch_all=True)
+            self._commit(lambda base: _operation(base, [], [], touch_all=True))
             return
         empty = lance.LanceOperation.Overwrite(base.schema, [])  # conflicts with every append from before it
         self.dataset = lance.LanceDataset.commit(
@@ -187,9 +198,25 @@ def _operation(
         removed_fragment_ids=removed,
         updated_fragments=list(updated.values()),
         new_fragments=list(fragments),
+        # Every field: else Lance, with stable row ids, takes the new rows for moved ones that each index holds already, and an
+        # indexed search or filter would never find them.
+        fields_for_preserving_frag_bitmap=list(range(base.max_field_id + 1)),
         update_mode="rewrite_rows",
     )
     return update, removed_rows
+
+
+def _filling(base: Any, values: Mapping[int, pa.Table]) -> Any:
+    """The Lance operation that writes columns of some fragments; what was compacted away meanwhile is left to the next run."""
+    current = {fragment.fragment_id: fragment for fragment in base.get_fragments()}
+    updated, fields = {min(current): current[min(current)].metadata}, set()
+    for fragment_id, rows in values.items():
+        if fragment_id in current:
+            updated[fragment_id], modified = current[fragment_id].update_columns(rows, left_on="item_id")
+            fields.update(modified)
+    return lance.LanceOperation.Update(
+        updated_fragments=list(updated.values()), fields_modified=sorted(fields), update_mode="rewrite_columns"
+    )
 
 
 def _another(dataset: Any, expected: Any) -> bool:

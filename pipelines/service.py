@@ -158,7 +158,7 @@ class Service:
         replies = list(self._decoder.decode(sources))
         return {name: _usable(name, reply) for name, reply in zip(media, replies, strict=True)}
 
-    def _search(self, query: Query, decoded: Mapping[str, Decoded]) -> Hits:
+    def _search(self, query: Query, decoded: Mapping[str, Any]) -> Hits:
         unwanted = ("vector",) if query.previews else ("vector", "preview")
         return self.index.search(
             query.text,

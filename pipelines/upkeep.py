@@ -25,6 +25,7 @@ from pipelines.ledger import Ledger
 from pipelines.runs import new_run_id
 from pipelines.storage import filesystem
 from pipelines.table import open_table, table_uri
+from pipelines.vector_index import TARGET_RECALL, keep_indices, refresh, stale_indices
 
 BESIDE = ("rejects", "deleted", "runs")  # `<table>__rejects` and so on are kept up with their table
 _ORPHANS_LIE_IN = ("data", "_deletions", "_indices", "_transactions")
@@ -51,6 +52,7 @@ class UpkeepSettings:
 
     db: str
     table: str = "media"
+    target_recall: float = TARGET_RECALL
     keep_versions_for: str = "7d"
     keep_orphans_for: str = "1d"
     memory: int = MEMORY_MB
@@ -60,6 +62,8 @@ class UpkeepSettings:
     def __post_init__(self) -> None:
         if self.memory < LEAST_MEMORY_MB:
             raise ValueError(f"memory {self.memory} MiB is too little; give at least {LEAST_MEMORY_MB}")
+        if not 0 < self.target_recall <= 1:
+            raise ValueError(f"target_recall {self.target_recall} is no recall; give a share above 0, such as 0.95")
         self.keep()
 
     def keep(self) -> Keep:
@@ -81,7 +85,7 @@ class UpkeepReport:
 
     @property
     def exit_code(self) -> int:
-        """0 done; 1 done but rows are missing."""
+        """0 done; 1 done but rows are missing, or the index finds too little."""
         return int(bool(self.failures))
 
     def to_json(self) -> str:
@@ -122,8 +126,11 @@ def upkeep(settings: UpkeepSettings) -> UpkeepReport:
         with held(Lease(db, settings.table, run_id), settings.wait) as lease:
             ledger = Ledger(uri, lease, run_id)
             before = ledger.rows()
-            tables = optimize(ledger, keep)
+            tables = optimize(ledger, keep, settings.target_recall)
             rows = ledger.rows()
+        worst = tables[settings.table].search.get("recall")
+        if worst is not None and worst < settings.target_recall:
+            failures.append(f"the vector index of {uri} has a recall of {worst}, below {settings.target_recall}")
         if rows != before:
             failures.append(f"{uri} had {before} rows and has {rows}: a program that takes no lease has written meanwhile")
     return UpkeepReport(run_id, uri, rows, tables, failures, settings.dry_run, round(time.monotonic() - began, 3))
@@ -147,8 +154,13 @@ def _planned(uri: str, keep: Keep) -> Tidied:
     )
 
 
-def optimize(ledger: Ledger, keep: Keep = Keep()) -> dict[str, Tidied]:
-    """Compact, refresh the indices, forget versions and orphans: of the ledger's table and of those beside it.
+def optimize(ledger: Ledger, keep: Keep = Keep(), target_recall: float = TARGET_RECALL) -> dict[str, Tidied]:
+    """Compact, build and refresh the indices, forget versions and orphans: of the ledger's table and of those beside it.
+
+    Args:
+        ledger: of the table.
+        keep: what to leave alone.
+        target_recall: at 10, that searches with the vector index are to reach.
 
     Returns:
         What was done, by table.
@@ -161,27 +173,16 @@ def optimize(ledger: Ledger, keep: Keep = Keep()) -> dict[str, Tidied]:
     for name, uri in _tables(ledger.uri).items():
         done[name] = tidied = Tidied()
         compact(uri, keep.memory_mb, ledger.check_lease, tidied)
-        _refresh_indices(uri, ledger.check_lease, tidied)
+        if uri == ledger.uri:
+            keep_indices(uri, ledger.check_lease, tidied, target_recall)
+        else:
+            refresh(uri, ledger.check_lease, tidied)
         ledger.check_lease()
         _forget_versions(uri, ledger.store_time() - keep.versions.total_seconds(), tidied)
         remove_orphans(uri, ledger.store_time() - keep.orphans.total_seconds(), ledger.check_lease, tidied)
     _remove_probes(ledger.uri, ledger.store_time() - keep.orphans.total_seconds())
     ledger.refresh()
     return done
-
-
-def _refresh_indices(uri: str, check: Callable[[], None], tidied: Tidied) -> None:
-    """Bring every index up to the newest rows; which there are is for others to say."""
-    for name in stale_indices(open_table(uri)):
-        check()
-        open_table(uri).optimize.optimize_indices(index_names=[name])  # type: ignore[union-attr]
-        tidied.indices_refreshed.append(name)
-
-
-def stale_indices(dataset: Any) -> list[str]:
-    """Names of the indices that do not hold all rows."""
-    rows = dataset.count_rows()
-    return [i.name for i in dataset.describe_indices() if not i.name.startswith("__") and i.num_rows_indexed < rows]
 
 
 def _forget_versions(uri: str, replaced_before: float, tidied: Tidied) -> None:

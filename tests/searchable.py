@@ -20,7 +20,7 @@ from pipelines.storage import lance_options
 from pipelines.table import VECTOR, create_table, item_schema, open_table, table_uri
 
 WORDS = ("a", "photo", "of", "dog", "cat", "bell", "barking", "sea", "rain")
-OWN = pa.schema([pa.field("thing", pa.string()), pa.field("score", pa.float64())])
+OWN = pa.schema([pa.field("thing", pa.string()), pa.field("rating", pa.float64())])
 MODALITIES = ("image", "text", "audio", "imu")
 
 
@@ -66,7 +66,7 @@ def write_table(db: Path | str, rows: pa.Table, table: str = "media") -> None:
 def _row(space: Space, modality: str, path: Path, number: int) -> dict[str, Any]:
     encoder = space.encoder(modality)
     facts = encoder.describe(encoder.decode(path))
-    own = {"thing": WORDS[number % len(WORDS)], "score": number / 10}
+    own = {"thing": WORDS[number % len(WORDS)], "rating": number / 10}
     return {
         "item_id": item_id(str(path), modality),
         "source_id": source_id(str(path), modality),
@@ -84,3 +84,39 @@ def _row(space: Space, modality: str, path: Path, number: int) -> dict[str, Any]
         "run_id": "test",
         **own,
     }
+
+
+def many_rows(space: Space, first: int, count: int, version: str = "1") -> pa.Table:
+    """Rows with vectors in clusters, each modality in a cone of its own; two items a source, and words in the texts."""
+    numbers = np.arange(first, first + count)
+    modalities = np.array(MODALITIES)[numbers // 2 % len(MODALITIES)]
+    ids = [f"{n:032x}" for n in numbers]
+    given: dict[str, Any] = {
+        "item_id": ids,
+        "source_id": [f"{n // 2:032x}" for n in numbers],
+        "uri": [f"/media/{n // 2}" for n in numbers],
+        "modality": modalities,
+        "corpus": ["/media"] * count,
+        "version": [version] * count,
+        "recipe": ["0" * 32] * count,
+        "segment_count": np.full(count, 2),
+        "text": [f"{WORDS[n % len(WORDS)]} {n}" if m == "text" else None for n, m in zip(numbers, modalities, strict=True)],
+        VECTOR: list(clustered(numbers, modalities, space.dim, int(version))),
+        "encoder": [space.encoder("image").fingerprint] * count,
+        "embedded_at": [datetime(2026, 1, 1, tzinfo=UTC)] * count,
+        "run_id": ["test"] * count,
+        "thing": [WORDS[n % len(WORDS)] for n in numbers],
+        "rating": numbers / 10,
+    }
+    schema = item_schema(space, OWN)
+    columns = [pa.array(given[f.name], f.type) if f.name in given else pa.nulls(count, f.type) for f in schema]
+    return pa.table(columns, schema=schema)
+
+
+def clustered(numbers: np.ndarray, modalities: np.ndarray, dim: int, seed: int = 1) -> np.ndarray:
+    """Unit vectors: a cluster's centre in a few dimensions, what is the item's own, and what its modality adds."""
+    cones = dict(zip(MODALITIES, np.random.default_rng(99).normal(size=(len(MODALITIES), dim)), strict=True))
+    centres = np.random.default_rng(98).normal(size=(200, 16)) @ np.random.default_rng(97).normal(size=(16, dim)) / 4
+    own = np.random.default_rng([seed, int(numbers[0])]).normal(size=(len(numbers), dim))
+    vectors = centres[numbers // len(MODALITIES) % 200] + 0.6 * own + 0.7 * np.stack([cones[m] for m in modalities])
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)

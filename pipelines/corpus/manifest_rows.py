@@ -23,9 +23,9 @@ from pipelines.corpus.place import Place, reading
 from pipelines.corpus.rows import Row, table_of, with_versions
 from pipelines.corpus.versions import etag_version, nanoseconds, size_and_mtime
 from pipelines.identity import canonical_uri, without_signatures
+from pipelines.table import SEARCH_COLUMNS
 
 _USED = ("uri", "media", "modality", "version", "etag")
-SEARCH_COLUMNS = ("similarity", "score")  # what a search adds to its hits
 INLINE_BYTES = 64 * 1024**2  # of media in one batch, about
 
 

@@ -33,9 +33,9 @@ def found(capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, object]]:
 
 
 def test_words_find_what_the_index_finds(db: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dog barking", "--db", db, "--modality", "audio,imu", "--where", "score < 1.5", "--k", "3"]) == 0
+    assert main(["dog barking", "--db", db, "--modality", "audio,imu", "--where", "rating < 1.5", "--k", "3"]) == 0
     people, report = found(capsys)
-    expected = open_index(db).search("dog barking", modality=["audio", "imu"], where="score < 1.5", k=3)
+    expected = open_index(db).search("dog barking", modality=["audio", "imu"], where="rating < 1.5", k=3)
     assert [hit["item_id"] for hit in report["hits"]] == expected.to_arrow()["item_id"].to_pylist()
     assert report["query"] == 'text "dog barking"'
     assert people == str(expected) and len(people.splitlines()) == 5
@@ -44,11 +44,11 @@ def test_words_find_what_the_index_finds(db: str, capsys: pytest.CaptureFixture[
 def test_files_and_items_can_ask(db: str, media: Media, capsys: pytest.CaptureFixture[str]) -> None:
     files = {modality: str(path) for modality, path in media[:4] if modality != "text"}
     for modality, path in files.items():
-        assert main(["--db", db, f"--{modality}", path, "--k", "1"]) == 0
+        assert main(["--db", db, f"--{modality}", path, "--modality", modality, "--k", "1"]) == 0
         _, report = found(capsys)
         assert report["hits"][0]["uri"] == path and report["hits"][0]["similarity"] == pytest.approx(1, abs=1e-5)
     item = report["hits"][0]["item_id"]
-    assert main(["--db", db, "--item-id", item, "--k", "1"]) == 0
+    assert main(["--db", db, "--item-id", item, "--modality", modality, "--k", "1"]) == 0
     assert found(capsys)[1]["hits"][0]["item_id"] == item
 
 

@@ -46,7 +46,7 @@ def test_rows_come_out_in_every_form(index: Index) -> None:
     hits = index.search("dog", k=5)
     frame = hits.to_pandas()
     assert len(hits) == 5 and [row["item_id"] for row in hits] == frame["item_id"].tolist()
-    assert frame.columns[0] == "similarity" and frame["similarity"].is_monotonic_decreasing
+    assert list(frame.columns[:2]) == ["similarity", "score"] and frame["score"].is_monotonic_decreasing
     assert hits.to_arrow().column_names == hits.to_polars().columns == list(frame.columns)
     assert hits.to_polars()["item_id"].to_list() == frame["item_id"].tolist()
 

@@ -61,6 +61,20 @@ def test_a_commit_replaces_all_rows_of_a_source_at_once(db: str) -> None:
         assert (ledger.commits, ledger.rows_removed) == (4, 3)
 
 
+def test_what_is_committed_after_an_index_was_built_is_found_and_replaced(db: str) -> None:
+    """Lance would take the rows of an Update for moved ones that the index holds, and pass over them."""
+    uri = table_uri(db, "media")
+    with Lease(db, "media", "run") as lease:
+        ledger = _ledger(db, lease, "run")
+        ledger.commit(_staged(uri, "a#1", "b"), [])
+        ledger.dataset.create_scalar_index("source_id", "BITMAP")
+        ledger.refresh()
+        ledger.commit(_staged(uri, "c#1"), ["a"])
+        assert open_table(uri).count_rows(filter="source_id = 'c'") == 1  # type: ignore[union-attr]
+        ledger.commit(_staged(uri, "c#2"), ["c"])
+        assert _ids(uri) == ["b", "c#2"]
+
+
 def test_a_commit_can_replace_every_row_of_the_table(db: str) -> None:
     uri = table_uri(db, "media")
     with Lease(db, "media", "run") as lease:

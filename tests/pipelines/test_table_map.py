@@ -75,7 +75,7 @@ def test_a_filter_keeps_only_what_fulfils_it(index: Index) -> None:
 
 def test_labels_are_own_columns_of_few_values_unless_given(index: Index) -> None:
     assert map_table(index, method="pca").labels == ["thing"]  # `score` holds numbers that are not whole
-    assert map_table(index, labels=["score", "modality"], method="pca").labels == ["score", "modality"]
+    assert map_table(index, labels=["rating", "modality"], method="pca").labels == ["rating", "modality"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

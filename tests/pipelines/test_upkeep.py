@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("source_id", pa.string(), nullable=False),
+        pa.field("modality", pa.string(), nullable=False),
         pa.field("text", pa.string()),
         pa.field("vector", pa.list_(pa.float32(), DIM), nullable=False),
     ]
@@ -47,8 +48,8 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def _rows(first: int, count: int, dim: int = DIM) -> pa.Table:
     vectors = np.random.default_rng(first).normal(size=(count, dim)).astype(np.float32)
     ids = [f"{n:032x}" for n in range(first, first + count)]
-    columns = [ids, ids, [f"word{n} dog" for n in range(first, first + count)], list(vectors)]
-    return pa.table(columns, schema=SCHEMA.set(3, pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)))
+    columns = [ids, ids, ["text"] * count, [f"word{n} dog" for n in range(first, first + count)], list(vectors)]
+    return pa.table(columns, schema=SCHEMA.set(4, pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)))
 
 
 def _filled(db: str, fragments: int, rows: int = 20, dim: int = DIM) -> Any:
@@ -216,8 +217,10 @@ def test_durations_are_read_with_their_unit(text: str, seconds: float) -> None:
     assert duration(text).total_seconds() == seconds
 
 
-@pytest.mark.parametrize("settings", [{"keep_versions_for": "7"}, {"memory": 64}, {"table": "nobody"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"keep_versions_for": "7"}, {"memory": 64}, {"target_recall": 0.0}, {"table": "nobody"}], ids=str
+)
 def test_what_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path, settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"duration|MiB|no table"):
+    with pytest.raises(ValueError, match=r"duration|MiB|no recall|no table"):
         _upkeep(str(tmp_path), **settings)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,189 @@
+"""Which rows answer a query, and in which order. In: one version of a table, queries, what to look for. Out: ranked row ids.
+
+Results of one modality come in the order of the cosine. Where results mix modalities the best of each are found apart, and the
+calibrated score decides, as cosines of different modality pairs do not compare:
+
+    score = (cosine(q, x) - mean) / spread        of cosine(q, y) over a sample of items y of x's modality
+
+N candidates, D dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance.query import MatchQuery
+
+from encoders.ranking import first_of_each, maximal_marginal_relevance, reciprocal_rank_fusion, standardise
+from pipelines.background import Background, vectors_of
+from pipelines.filters import conjunction, is_in
+from pipelines.nearest import SearchSettings, full_text_index_of, nearest
+from pipelines.query import Asked
+from pipelines.table import VECTOR
+
+DEEPER, AT_LEAST = 4, 64  # candidates: so many times as many as hits where some are dropped or reordered, and at least so many
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to look for; `Index.search` documents each."""
+
+    modalities: Sequence[str] | None  # None: any
+    where: str | None
+    k: int
+    offset: int
+    calibrated: bool
+    hybrid: bool
+    diversity: float
+    collapse: float | None
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.offset < 0:
+            raise ValueError(f"k={self.k}, offset={self.offset}: ask for at least 1 hit, and leave out none or more")
+        if not 0 <= self.diversity <= 1:
+            raise ValueError(f"diversity={self.diversity} must lie between 0 (none) and 1")
+        if self.collapse is not None and not 0 < self.collapse <= 1:
+            raise ValueError(f"collapse={self.collapse} is no cosine of near-duplicates; give one in (0, 1], such as 0.98")
+        self.condition(self.modalities)
+
+    @property
+    def depth(self) -> int:
+        """How many candidates to find."""
+        wanted = self.k + self.offset
+        reordered = self.hybrid or self.diversity > 0 or self.collapse is not None
+        return max(AT_LEAST, DEEPER * wanted) if reordered else wanted
+
+    def condition(self, modalities: Sequence[str] | None) -> str | None:
+        """The filter, for rows of these modalities."""
+        return conjunction(self.where, *([is_in("modality", modalities)] if modalities is not None else []))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The hits of one query, best first.
+
+    Attributes:
+        rows: Lance's row ids, uint64 (N,).
+        similarity: the cosine, float32 (N,).
+        score: calibrated; of a hybrid search that of the fusion. float32 (N,).
+        key: what the order comes from, float64 (N,), descending.
+    """
+
+    rows: np.ndarray
+    similarity: np.ndarray
+    score: np.ndarray
+    key: np.ndarray
+
+    def take(self, chosen: np.ndarray | slice) -> Ranked:
+        """Some of them, in this order."""
+        return Ranked(self.rows[chosen], self.similarity[chosen], self.score[chosen], self.key[chosen])
+
+
+def ranked(
+    dataset: Any, asked: Sequence[Asked], wish: Wish, settings: SearchSettings | None, background: Background
+) -> list[Ranked]:
+    """The hits of each query.
+
+    Args:
+        dataset: a version of the table.
+        asked: the queries.
+        wish: what to look for.
+        settings: how to ask the index; None compares every vector.
+        background: of the table.
+
+    Raises:
+        ValueError: the condition cannot be used; or a hybrid search without a text, or without a full-text index.
+    """
+    tables = _found(dataset, asked, wish, settings, background)
+    found = [_by_vector(rows, one, background, wish) for rows, one in zip(tables, asked, strict=True)]
+    if wish.hybrid:
+        found = [_with_text(dataset, hits, one, wish) for hits, one in zip(found, asked, strict=True)]
+    if wish.collapse is not None or wish.diversity > 0:
+        vectors = _vectors(dataset, np.unique(np.concatenate([hits.rows for hits in found])))
+        found = [_spread_out(hits, vectors, wish) for hits in found]
+    return [hits.take(slice(wish.offset, wish.offset + wish.k)) for hits in found]
+
+
+def _found(
+    dataset: Any, asked: Sequence[Asked], wish: Wish, settings: SearchSettings | None, background: Background
+) -> list[pa.Table]:
+    """What the vectors find, by query: where modalities mix the best of each, as the nearest of all may be of one."""
+    query_QD = np.stack([one.vector for one in asked])
+    depth = min(wish.depth, max(1, dataset.count_rows()))
+    names = wish.modalities if wish.modalities is not None else list(background.vectors)
+    apart = [[name] for name in names] if wish.calibrated and len(names) > 1 else [wish.modalities]
+    with ThreadPoolExecutor(len(apart)) as pool:  # the searches wait for storage, and Lance lets go of Python's lock
+        tables = pool.map(lambda one: nearest(dataset, query_QD, depth, settings, wish.condition(one)), apart)
+        found = pa.concat_tables(list(tables))
+    return [found.filter(pc.equal(found["query"], number)) for number in range(len(asked))]
+
+
+def _by_vector(rows: pa.Table, asked: Asked, background: Background, wish: Wish) -> Ranked:
+    """Candidates in the order of their calibrated score, or of the cosine alone."""
+    cosine_N = rows["similarity"].to_numpy()
+    score_N = _scores(cosine_N, rows["modality"].to_pylist(), asked, background)
+    key_N = (score_N if wish.calibrated else cosine_N).astype(np.float64)
+    order_N = np.lexsort((-cosine_N, -key_N))[: wish.depth]
+    return Ranked(rows["row"].to_numpy(), cosine_N, score_N, key_N).take(order_N)
+
+
+def _scores(cosine_N: np.ndarray, modalities: Sequence[str], asked: Asked, background: Background) -> np.ndarray:
+    known = background.cosines(asked.vector)
+    mean_N, spread_N = np.array([known[name] for name in modalities], np.float64).reshape(-1, 2).T
+    return standardise(cosine_N, mean_N, spread_N)
+
+
+def _with_text(dataset: Any, hits: Ranked, asked: Asked, wish: Wish) -> Ranked:
+    """Fused with what the words of the query find in the column `text`, by reciprocal ranks."""
+    if asked.text is None:
+        raise ValueError(f"hybrid=True also looks for words, but the query {asked.words} has no text; add one, or leave it out")
+    if full_text_index_of(dataset) is None:
+        raise ValueError("hybrid=True needs a full-text index over the column text; `bindery optimize` makes it")
+    by_words = dataset.to_table(
+        columns=["_rowid", "_score"],
+        full_text_query=MatchQuery(asked.text, "text"),
+        filter=wish.condition(wish.modalities),
+        prefilter=True,
+        limit=wish.depth,
+    ).sort_by([("_score", "descending"), ("_rowid", "ascending")])
+    fused = reciprocal_rank_fusion([hits.rows.tolist(), by_words["_rowid"].to_pylist()])
+    known = dict(zip(hits.rows.tolist(), hits.similarity.tolist(), strict=True))
+    new = _vectors(dataset, np.array([row for row in fused if row not in known], np.uint64))
+    known |= {row: float(np.clip(vector @ asked.vector, -1, 1)) for row, vector in new.items()}
+    score_N = np.array(list(fused.values()), np.float64)
+    cosine_N = np.array([known[row] for row in fused], np.float32)
+    return Ranked(np.array(list(fused), np.uint64), cosine_N, score_N.astype(np.float32), score_N)
+
+
+def _spread_out(hits: Ranked, vectors: Mapping[int, np.ndarray], wish: Wish) -> Ranked:
+    """Without near-duplicates, and then diverse; relevance is the key, brought to [0, 1] over the candidates."""
+    if not len(hits.rows):
+        return hits
+    vectors_ND = np.stack([vectors[row] for row in hits.rows.tolist()])
+    if wish.collapse is not None:
+        kept = first_of_each(vectors_ND, wish.collapse)
+        hits, vectors_ND = hits.take(kept), vectors_ND[kept]
+    if wish.diversity > 0:
+        least, most = hits.key.min(), hits.key.max()
+        relevance_N = (hits.key - least) / max(most - least, 1e-9)
+        hits = hits.take(maximal_marginal_relevance(relevance_N, vectors_ND, wish.k + wish.offset, wish.diversity))
+    return hits
+
+
+def fetch(dataset: Any, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
+    """Rows by Lance's row ids, in the order of the ids; each id once or more."""
+    distinct = np.unique(rows)
+    condition = f"_rowid IN ({', '.join(map(str, distinct.tolist()))})" if len(distinct) else "false"
+    found = dataset.to_table(columns=["_rowid", *columns], filter=condition)
+    place = pc.index_in(pa.array(rows, pa.uint64()), found["_rowid"].combine_chunks())
+    return found.select(columns).take(place)
+
+
+def _vectors(dataset: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
+    return dict(zip(rows.tolist(), vectors_of(fetch(dataset, rows, [VECTOR])), strict=True))

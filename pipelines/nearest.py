@@ -1,0 +1,100 @@
+"""The one call that finds neighbours. In: a version of a table, query vectors, a condition. Out: row ids and cosines.
+
+Q queries, D dimension. How a table's vector index is to be asked stands in the table's own metadata, so that every reader asks
+alike: `bindery.search`, written by pipelines/vector_index.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.table import VECTOR
+
+SEARCH_KEY = "bindery.search"
+EXACT_VALUES = 1 << 23  # rows x dimension, below which comparing every vector is fast: see docs/search.md
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to ask a table's vector index, and what that is worth.
+
+    Attributes:
+        kind: of the index, as Lance names it.
+        partitions: that the vectors are divided into; `probes` of them are looked through for a query.
+        refine: so many times as many candidates as hits are compared by their exact vectors.
+        target: the recall at 10 that was asked for.
+        recall: at 10, as it was measured, by pair of modalities: {"text > image": 0.97}; "text > all" where any may be found.
+        rows: of the table when the index was trained.
+    """
+
+    kind: str
+    partitions: int
+    probes: int
+    refine: int
+    target: float
+    rows: int
+    recall: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> float | None:
+        """The recall at 10 of the worst pair; None if it was not measured."""
+        return min(self.recall.values(), default=None)
+
+    def to_json(self) -> str:
+        """As it stands in the table's metadata."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, dataset: Any) -> SearchSettings | None:
+        """Those of a table; None where it has no vector index, or one that nobody has measured."""
+        told = (dataset.schema.metadata or {}).get(SEARCH_KEY.encode())
+        if told is None or vector_index_of(dataset) is None:
+            return None
+        return cls(**json.loads(told))
+
+
+def vector_index_of(dataset: Any) -> Any | None:
+    """What Lance says of the index over the vectors: name, kind, rows; None where there is none."""
+    return _index_over(dataset, VECTOR)
+
+
+def full_text_index_of(dataset: Any) -> Any | None:
+    """What Lance says of the full-text index; None where there is none."""
+    index = _index_over(dataset, "text")
+    return index if index is not None and index.index_type == "Inverted" else None
+
+
+def _index_over(dataset: Any, column: str) -> Any | None:
+    return next((index for index in dataset.describe_indices() if list(index.field_names) == [column]), None)
+
+
+def nearest(dataset: Any, query_QD: np.ndarray, k: int, settings: SearchSettings | None, condition: str | None) -> pa.Table:
+    """The k rows nearest to each query by the cosine, best first.
+
+    Args:
+        dataset: a version of the table.
+        query_QD: unit vectors.
+        k: of each query at most.
+        settings: how to ask the index; None compares every vector.
+        condition: SQL; only rows that meet it.
+
+    Returns:
+        query (int32, which of the queries), row (uint64, Lance's row id), modality, similarity (float32, in [-1, 1]).
+
+    Raises:
+        ValueError: the condition cannot be used.
+        OSError: the table cannot be read.
+    """
+    wanted: dict[str, Any] = {"column": VECTOR, "q": query_QD, "k": k, "metric": "cosine", "use_index": settings is not None}
+    if settings is not None:
+        wanted |= {"nprobes": settings.probes, "refine_factor": settings.refine}
+    found = dataset.to_table(columns=["_rowid", "modality", "_distance"], nearest=wanted, filter=condition, prefilter=True)
+    cosine = np.clip(1 - found["_distance"].to_numpy(), -1, 1).astype(np.float32)
+    query = found["query_index"] if "query_index" in found.column_names else pa.array(np.zeros(len(found)), pa.int32())
+    return pa.table({"query": query, "row": found["_rowid"], "modality": found["modality"], "similarity": cosine})

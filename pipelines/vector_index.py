@@ -1,0 +1,190 @@
+"""The indices of a table. In: a table, the recall that is wanted. Out: indices over its rows, tuned to reach it.
+
+A table so small that every vector is compared in milliseconds gets no vector index. A larger one gets IVF_RQ: partitions around
+centroids (IVF; Jegou et al., 2011), in each one bit a dimension (RaBitQ; Gao and Long, 2024), and the best candidates compared
+again by their exact vectors. Scalar indices go on what is filtered by, and a full-text index on `text`.
+
+Each step is one commit by Lance: killed between two, the table is whole and the next run goes on. A commit of rows by somebody
+else is no conflict: rows that an index does not hold are compared one by one (docs/decisions/0010-index-commits.md).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from lance.query import MatchQuery
+
+from pipelines.background import vectors_of
+from pipelines.compaction import Tidied
+from pipelines.lease import LeaseLostError
+from pipelines.nearest import EXACT_VALUES, SEARCH_KEY, SearchSettings, nearest, vector_index_of
+from pipelines.recall import K, tune
+from pipelines.table import VECTOR, open_table
+
+TARGET_RECALL = 0.95  # at 10
+SCALARS = {"item_id": "BTREE", "source_id": "BTREE", "uri": "BTREE", "modality": "BITMAP", "corpus": "BITMAP"}
+STALE_SHARE = 0.01  # of the rows; an index that lacks more is brought up to date even where time is short
+GROWTH = 4  # the index is trained anew when the table has so many times as many rows, or as few
+_NAME = f"{VECTOR}_idx"
+_UNREADABLE = (OSError, ValueError, RuntimeError)  # what Lance raises for an index file that is damaged or gone
+
+
+def keep_indices(uri: str, check: Callable[[], None], tidied: Tidied, target: float = TARGET_RECALL) -> None:
+    """Build what is missing, mend what is damaged, bring all up to date, and tune the vector index until the recall is reached.
+
+    Args:
+        uri: of the table.
+        check: raises when the lease is lost; asked before each commit.
+        tidied: is told.
+        target: recall at 10, of the worst pair of modalities.
+    """
+    if not {VECTOR, "modality", "text"} <= set(_open(uri).schema.names):  # a table of another program
+        refresh(uri, check, tidied)
+        return
+    _drop_damaged(uri, check)
+    _build_others(uri, check, tidied)
+    refresh(uri, check, tidied)
+    dataset = _open(uri)
+    if not large(dataset) and SearchSettings.of(dataset) is None:
+        tidied.search = {"index": None, "why": f"{dataset.count_rows():,} vectors are compared one by one in milliseconds"}
+    else:
+        tidied.search = _tuned(uri, check, tidied, target)
+
+
+def keep_up(uri: str, check: Callable[[], None]) -> None:
+    """What the end of a run can afford: indices that lack many rows take them in, a large table gets its first."""
+    dataset = _open(uri)
+    if large(dataset) and vector_index_of(dataset) is None:
+        keep_indices(uri, check, Tidied())
+        return
+    try:
+        refresh(uri, check, Tidied(), STALE_SHARE)
+    except LeaseLostError:
+        raise
+    except _UNREADABLE as error:
+        what = f"an index of {uri} cannot take in new rows; `bindery optimize` mends it"
+        warnings.warn(f"{what} ({error!s:.200})", stacklevel=2)
+
+
+def refresh(uri: str, check: Callable[[], None], tidied: Tidied, share: float = 0.0) -> None:
+    """Bring indices up to the newest rows, those that lack more than a share of them."""
+    for name in stale_indices(_open(uri), share):
+        check()
+        _open(uri).optimize.optimize_indices(index_names=[name])
+        tidied.indices_refreshed.append(name)
+
+
+def stale_indices(dataset: Any, share: float = 0.0) -> list[str]:
+    """Names of the indices that lack more than a share of the rows."""
+    held = (1 - share) * dataset.count_rows()
+    return [i.name for i in dataset.describe_indices() if not i.name.startswith("__") and i.num_rows_indexed < held]
+
+
+def large(dataset: Any) -> bool:
+    """Whether comparing every vector takes long."""
+    return bool(dataset.count_rows() * dataset.schema.field(VECTOR).type.list_size >= EXACT_VALUES)
+
+
+def _tuned(uri: str, check: Callable[[], None], tidied: Tidied, target: float) -> dict[str, Any]:
+    """Settings that reach the target, of the index there is or of one trained anew; they are stored."""
+    known, rows = SearchSettings.of(_open(uri)), _open(uri).count_rows()
+    if known is not None and known.target == target and (known.worst or 0) >= target and _NAME not in tidied.indices_refreshed:
+        return _told(known)
+    if known is None or not known.rows / GROWTH < rows < known.rows * GROWTH:
+        known = _train(uri, check, tidied, target, known)
+    found = tune(_open(uri), replace(known, target=target))
+    if _NAME not in tidied.indices_built and (found.worst or 0) < target:
+        found = tune(_open(uri), _train(uri, check, tidied, target, known))
+    _store(uri, check, found)
+    return _told(found)
+
+
+def _told(settings: SearchSettings) -> dict[str, Any]:
+    found = {"recall": settings.worst, "by_pair": dict(settings.recall)}
+    return {
+        "index": settings.kind,
+        **found,
+        "probes": settings.probes,
+        "partitions": settings.partitions,
+        "refine": settings.refine,
+    }
+
+
+def _train(uri: str, check: Callable[[], None], tidied: Tidied, target: float, known: SearchSettings | None) -> SearchSettings:
+    """Train the vector index on the rows there are, in place of the one before.
+
+    Until it is tuned, readers probe twice the share of partitions that was right before; if there was none, they compare all.
+    """
+    dataset = _open(uri)
+    rows, dim = dataset.count_rows(), dataset.schema.field(VECTOR).type.list_size
+    kind, options = ("IVF_RQ", {"num_bits": 1}) if dim % 8 == 0 else ("IVF_SQ", {})
+    settings = SearchSettings(kind, partitions=max(1, math.isqrt(rows)), probes=1, refine=1, target=target, rows=rows)
+    if known is not None:
+        probes = math.ceil(2 * settings.partitions * known.probes / known.partitions)
+        settings = replace(settings, probes=max(known.probes, min(probes, settings.partitions)), refine=known.refine)
+        _store(uri, check, settings)
+    for other in (i.name for i in dataset.describe_indices() if list(i.field_names) == [VECTOR] and i.name != _NAME):
+        check()
+        _open(uri).drop_index(other)  # of another program: Lance would choose between the two by itself
+    check()
+    _open(uri).create_index(
+        VECTOR, kind, name=_NAME, metric="cosine", replace=True, num_partitions=settings.partitions, **options
+    )
+    tidied.indices_built.append(_NAME)
+    return settings
+
+
+def _drop_damaged(uri: str, check: Callable[[], None]) -> None:
+    """Drop the vector index if it cannot be read: it can neither take in rows nor find any."""
+    dataset = _open(uri)
+    settings, index = SearchSettings.of(dataset), vector_index_of(dataset)
+    if index is not None and settings is not None:
+        try:
+            some = vectors_of(dataset.take([0], columns=[VECTOR]))
+            nearest(dataset, some, K, replace(settings, probes=settings.partitions), None)
+        except _UNREADABLE:
+            check()
+            dataset.drop_index(index.name)
+
+
+def _build_others(uri: str, check: Callable[[], None], tidied: Tidied) -> None:
+    """Full text wherever there are texts; scalars where the table is large, or has them already."""
+    dataset = _open(uri)
+    present = {tuple(index.field_names): index for index in dataset.describe_indices()}
+    wanted = SCALARS if large(dataset) else {}
+    for column, kind in [*wanted.items(), *([("text", "INVERTED")] if dataset.count_rows(filter="text IS NOT NULL") else [])]:
+        if (column,) not in present or not _readable(dataset, column, kind):
+            check()
+            _open(uri).create_scalar_index(column, kind, name=f"{column}_idx", replace=True)
+            tidied.indices_built.append(f"{column}_idx")
+
+
+def _readable(dataset: Any, column: str, kind: str) -> bool:
+    """Whether the index over a column answers."""
+    try:
+        if kind == "INVERTED":
+            dataset.to_table(columns=["_rowid", "_score"], full_text_query=MatchQuery("a", column), limit=1)
+        else:
+            dataset.count_rows(filter=f"{column} = ''")
+    except _UNREADABLE:
+        return False
+    return True
+
+
+def _store(uri: str, check: Callable[[], None], settings: SearchSettings) -> None:
+    """Put the settings into the table's metadata, where every reader finds them."""
+    dataset = _open(uri)
+    if SearchSettings.of(dataset) != settings:
+        check()
+        dataset.update_schema_metadata({SEARCH_KEY: settings.to_json()})
+
+
+def _open(uri: str) -> Any:
+    dataset = open_table(uri)
+    if dataset is None:
+        raise OSError(f"{uri} was dropped by someone else meanwhile; run the same command again")
+    return dataset

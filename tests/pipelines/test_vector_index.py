@@ -1,0 +1,261 @@
+"""A vector index changes how long a search takes, and never what is true: on real tables, through commits, kills and damage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from searchable import MODALITIES, clustered, make_space, many_rows, write_table
+
+from encoders.space import Space
+from pipelines.index import Index, open_index
+from pipelines.lease import Lease, LeaseLostError
+from pipelines.ledger import Ledger
+from pipelines.nearest import SearchSettings
+from pipelines.table import open_table, table_uri
+from pipelines.upkeep import UpkeepSettings, upkeep
+from pipelines.vector_index import keep_up
+from pipelines.writer import write_items
+
+ROWS = 6_000
+LARGE = 1 << 19  # values: here tables count as large that much sooner
+REALLY_LARGE_ROWS = 66_000  # x 128
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threshold() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.vector_index.EXACT_VALUES", LARGE)
+        patch.setattr("pipelines.snapshot.EXACT_VALUES", LARGE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    return make_space(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory, space: Space) -> Path:
+    """A large table without indices."""
+    folder = tmp_path_factory.mktemp("bare")
+    write_table(folder, many_rows(space, 0, ROWS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory, bare: Path) -> tuple[Path, dict[str, Any]]:
+    """The same with indices, and the report of their making."""
+    folder = tmp_path_factory.mktemp("indexed")
+    shutil.copytree(bare, folder, dirs_exist_ok=True)
+    report = upkeep(UpkeepSettings(db=str(folder)))
+    assert not report.failures
+    return folder, vars(report.tables["media"])
+
+
+@pytest.fixture
+def db(tmp_path: Path, indexed: tuple[Path, dict[str, Any]]) -> str:
+    """A copy of the indexed table, to be changed."""
+    shutil.copytree(indexed[0], tmp_path / "db")
+    return str(tmp_path / "db")
+
+
+def queries(modality: str, count: int, dim: int) -> np.ndarray:
+    """Vectors that no table holds."""
+    return clustered(np.arange(7, 7 + count), np.array([modality] * count), dim, seed=5)
+
+
+def ids(index: Index, vector: np.ndarray, **how: Any) -> list[str]:
+    return index.search(vector=vector, columns=[], **how).to_arrow()["item_id"].to_pylist()
+
+
+def test_a_small_table_is_searched_without_index_and_the_report_says_why(space: Space, tmp_path: Path) -> None:
+    write_table(tmp_path, many_rows(space, 0, 400))
+    done = upkeep(UpkeepSettings(db=str(tmp_path))).tables["media"]
+    assert done.search["index"] is None and "400 vectors" in done.search["why"]
+    assert done.indices_built == ["text_idx"]
+    stats = open_index(str(tmp_path)).stats()
+    assert stats.index is None and stats.unindexed_rows == 400 and stats.recall == 1
+
+
+def test_the_index_finds_what_was_asked_for_between_every_two_modalities(
+    indexed: tuple[Path, dict[str, Any]], space: Space
+) -> None:
+    folder, done = indexed
+    pairs = {f"{asker} > {among}" for asker in MODALITIES for among in (*MODALITIES, "all")}
+    assert set(done["search"]["by_pair"]) == pairs and min(done["search"]["by_pair"].values()) >= 0.95
+    assert sorted(done["indices_built"]) == sorted(
+        f"{c}_idx" for c in ("item_id", "source_id", "uri", "modality", "corpus", "text", "vector")
+    )
+    index = open_index(str(folder))
+    assert index.stats().index == "IVF_RQ" and index.stats().unindexed_rows == 0
+    assert index.stats().recall == done["search"]["recall"]
+    for asker in MODALITIES:
+        for among in ("audio", None):
+            asked = [{"vector": vector} for vector in queries(asker, 20, space.dim)]
+            how: dict[str, Any] = {"modality": among, "calibrated": among is not None, "columns": []}
+            found = [set(h.to_arrow()["item_id"].to_pylist()) for h in index.search_many(asked, **how)]
+            true = [set(h.to_arrow()["item_id"].to_pylist()) for h in index.search_many(asked, exact=True, **how)]
+            assert np.mean([len(f & t) / 10 for f, t in zip(found, true, strict=True)]) >= 0.9
+
+
+def test_a_second_run_finds_nothing_to_do(db: str) -> None:
+    version = open_table(table_uri(db, "media")).version  # type: ignore[union-attr]
+    done = upkeep(UpkeepSettings(db=db)).tables["media"]
+    assert not done.indices_built and not done.indices_refreshed and done.search["recall"] >= 0.95
+    assert open_table(table_uri(db, "media")).version == version  # type: ignore[union-attr]
+
+
+def test_what_is_committed_after_the_index_is_found_and_what_is_gone_never(db: str, space: Space) -> None:
+    """Through the ledger's commits, a compaction, and the index brought up to date."""
+    uri = table_uri(db, "media")
+    replaced, added, deleted = many_rows(space, 1000, 8, "2"), many_rows(space, ROWS, 40), many_rows(space, 2000, 6)
+    old = many_rows(space, 0, ROWS).slice(1000, 8)
+
+    def look() -> None:
+        index, rows = open_index(db), pa.concat_tables([added, replaced]).to_pylist()
+        asked = [{"vector": row["vector"]} for row in rows]
+        for how in ({"calibrated": False}, {"where": "version <> '0'", "calibrated": False}):
+            best = [next(iter(hits)) for hits in index.search_many(asked, k=1, columns=["version"], **how)]
+            assert [(b["item_id"], b["version"]) for b in best] == [(row["item_id"], row["version"]) for row in rows]
+        vanished, gone = pa.concat_tables([deleted, old])["vector"], set(deleted["item_id"].to_pylist())
+        for hits in index.search_many([{"vector": v} for v in vanished.to_pylist()], k=20, columns=["version"]):
+            assert gone.isdisjoint(hit["item_id"] for hit in hits)
+            assert all(hit["version"] == "2" for hit in hits if 1000 <= int(hit["item_id"], 16) < 1008)
+        assert len({hit["item_id"] for hit in index.search("dog", k=200)}) == 200
+
+    with Lease(db, "media", "run") as lease:
+        ledger = Ledger(uri, lease, "run")
+        fragments = write_items(uri, ledger.dataset.schema, pa.concat_tables([replaced, added]))  # type: ignore[union-attr]
+        gone = [*replaced["source_id"].to_pylist(), *deleted["source_id"].to_pylist()]
+        ledger.commit(fragments, set(gone))
+        assert ledger.rows() == ROWS + 40 - 6
+        look()
+        ledger.compact(2, 1000)
+        look()
+    done = upkeep(UpkeepSettings(db=db)).tables["media"]
+    assert "vector_idx" in done.indices_refreshed and open_index(db).stats().unindexed_rows == 0
+    look()
+
+
+def test_an_index_that_a_paused_run_commits_late_hides_and_revives_nothing(bare: Path, tmp_path: Path, space: Space) -> None:
+    db = str(shutil.copytree(bare, tmp_path / "db"))
+    uri = table_uri(db, "media")
+    paused: Any = open_table(uri)
+    with Lease(db, "media", "other") as lease:
+        ledger = Ledger(uri, lease, "other")
+        fragments = write_items(uri, paused.schema, many_rows(space, 0, 2, "2"))
+        ledger.commit(fragments, [f"{0:032x}", f"{1:032x}"])
+    paused.create_index("vector", "IVF_RQ", name="vector_idx", metric="cosine", num_partitions=64, num_bits=1)
+    paused.update_schema_metadata({"bindery.search": SearchSettings("IVF_RQ", 64, 64, 16, 0.95, ROWS).to_json()})
+    index = open_index(db)
+    new, old = many_rows(space, 0, 2, "2").to_pylist(), many_rows(space, 0, 4).to_pylist()
+    assert index.stats().index == "IVF_RQ"
+    for row in new:
+        assert ids(index, row["vector"], k=1, calibrated=False) == [row["item_id"]]
+    for row in old:
+        hits = list(index.search(vector=row["vector"], modality="image", k=30))
+        assert all(hit["version"] == "2" for hit in hits if int(hit["item_id"], 16) < 2)
+        assert not {hit["item_id"] for hit in hits} & {f"{2:032x}", f"{3:032x}"}
+
+
+def test_an_index_over_fragments_that_were_compacted_meanwhile_is_refused(bare: Path, tmp_path: Path, space: Space) -> None:
+    db = str(shutil.copytree(bare, tmp_path / "db"))
+    uri = table_uri(db, "media")
+    write_table(db, many_rows(space, ROWS, 10))
+    paused: Any = open_table(uri)
+    with Lease(db, "media", "other") as lease:
+        Ledger(uri, lease, "other").compact(1, 100_000)
+    with pytest.raises(OSError, match="onflict"):
+        paused.create_index("vector", "IVF_RQ", name="vector_idx", metric="cosine", num_partitions=8, num_bits=1)
+
+
+def test_rows_that_no_index_holds_are_told_of(db: str, space: Space) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_index(db).search("dog", columns=[])
+    write_table(db, many_rows(space, ROWS, 7_000))
+    index = open_index(db)
+    with pytest.warns(UserWarning, match=r"7,000 of 13,000 rows .*bindery optimize"):
+        index.search("dog", columns=[])
+    assert index.stats().unindexed_rows == 7_000
+
+
+@pytest.mark.parametrize("damage", ["garbage", "gone"])
+def test_a_damaged_index_costs_time_and_no_hit_and_optimize_mends_it(db: str, space: Space, damage: str) -> None:
+    vector = queries("audio", 1, space.dim)[0]
+    expected = ids(open_index(db), vector, exact=True)
+    for file in Path(table_uri(db, "media")).glob("_indices/*/*.idx"):
+        data = file.read_bytes()
+        file.unlink()
+        if damage != "gone":
+            file.write_bytes(os.urandom(len(data)))
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert ids(open_index(db), vector) == expected
+    done = upkeep(UpkeepSettings(db=db)).tables["media"]
+    assert "vector_idx" in done.indices_built
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(set(ids(open_index(db), vector)) & set(expected)) >= 9
+
+
+@pytest.mark.slow
+def test_killed_while_an_index_is_built_the_table_is_whole(tmp_path: Path, space: Space) -> None:
+    db = str(tmp_path / "db")
+    write_table(db, many_rows(space, 0, REALLY_LARGE_ROWS))
+    before = open_table(table_uri(db, "media"))
+    child = subprocess.Popen([sys.executable, "-m", "jobs.optimize", "--db", db], stderr=subprocess.DEVNULL)
+    indices = tmp_path / "db" / "media.lance" / "_indices"
+    while child.poll() is None and not list(indices.glob("*/*")):
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    after: Any = open_table(table_uri(db, "media"))
+    assert after.to_table(columns=["item_id", "vector"]) == before.to_table(columns=["item_id", "vector"])  # type: ignore[union-attr]
+    assert upkeep(UpkeepSettings(db=db)).exit_code == 0
+    assert open_index(db).stats().index == "IVF_RQ"
+
+
+def test_the_end_of_a_run_builds_the_first_index_and_then_takes_in_what_is_new(
+    bare: Path, tmp_path: Path, space: Space
+) -> None:
+    db = str(shutil.copytree(bare, tmp_path / "db"))
+    uri = table_uri(db, "media")
+    keep_up(uri, lambda: None)
+    index = open_index(db)
+    assert index.stats().index == "IVF_RQ"
+    write_table(db, many_rows(space, ROWS, 20))
+    version = open_table(uri).version  # type: ignore[union-attr]
+    keep_up(uri, lambda: None)  # less than 1 % is new: not worth it
+    assert open_table(uri).version == version  # type: ignore[union-attr]
+    write_table(db, many_rows(space, ROWS + 20, 100))
+    keep_up(uri, lambda: None)
+    assert open_index(db).stats().unindexed_rows == 0
+    for file in Path(uri).glob("_indices/*/*.idx"):
+        file.unlink()
+    write_table(db, many_rows(space, ROWS + 120, 200))
+    with pytest.warns(UserWarning, match="cannot take in new rows; `bindery optimize` mends it"):
+        keep_up(uri, lambda: None)
+    assert open_index(db).stats().rows == ROWS + 320
+
+
+def test_a_lease_that_is_lost_builds_nothing(bare: Path, tmp_path: Path) -> None:
+    db = str(shutil.copytree(bare, tmp_path / "db"))
+
+    def lost() -> None:
+        raise LeaseLostError("another writer")
+
+    with pytest.raises(LeaseLostError):
+        keep_up(table_uri(db, "media"), lost)
+    assert not open_table(table_uri(db, "media")).describe_indices()  # type: ignore[union-attr]
