@@ -71,11 +71,11 @@ def curve_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss against the step on the left, recall on held-out pairs on the right, the learning rate as a grey shape behind.
 
     Args:
-        history: points with `step`, `loss` and perhaps `learning_rate` and `recall`.
+        history: points with `step`, `loss` and perhaps `lr` and `recall`.
     """
     figure = Figure(figsize=(7.6, 3.2), layout="constrained")
     axes = figure.subplots()
-    rates = [(h["step"], h["learning_rate"]) for h in history if h.get("learning_rate") is not None]
+    rates = [(h["step"], h["lr"]) for h in history if h.get("lr") is not None]
     if rates:
         behind = axes.twinx()
         steps, values = zip(*rates, strict=True)
