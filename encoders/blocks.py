@@ -6,12 +6,49 @@ B batch, T tokens, W width of a token, C channels, D dimension of the space.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from encoders.errors import SpaceError
+
 POSITION_STD = 0.02
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a tower of tokens: width of a token, how many blocks of how many heads, channels of a `ConvStem`."""
+
+    width: int
+    depth: int
+    heads: int
+    stem: tuple[int, ...]
+
+
+# "tiny" suits thousands of pairs, "small" hundreds of thousands, "base" millions. M parameters: 0.4, 5, 34.
+SIZES = {
+    "tiny": Size(128, 2, 4, (32, 64, 128)),
+    "small": Size(256, 8, 8, (64, 128, 256)),
+    "base": Size(512, 16, 8, (96, 192, 384)),
+}
+
+
+def size_named(name: str) -> Size:
+    """The size of this name.
+
+    Raises:
+        SpaceError: there is none.
+    """
+    if name not in SIZES:
+        raise SpaceError(f"no size {name!r}; there are {', '.join(SIZES)}")
+    return SIZES[name]
+
+
+def sized(name: str) -> dict[str, str]:
+    """A size as a setting of an encoder; "tiny" goes without saying, as encoders that were made before there were others."""
+    return {} if name == "tiny" else {"size": name}
 
 
 class Block(nn.Module):
@@ -81,13 +118,14 @@ class TokenTower(nn.Module):
         width: W, of a token.
         depth: how many blocks.
         dim: D, of the vector.
+        heads: of each block.
     """
 
-    def __init__(self, stem: nn.Module, tokens: int, width: int, depth: int, dim: int) -> None:
+    def __init__(self, stem: nn.Module, tokens: int, width: int, depth: int, dim: int, heads: int = 4) -> None:
         super().__init__()
         self.stem = stem
         self.position = nn.Parameter(torch.randn(1, tokens, width) * POSITION_STD)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, dim)
 

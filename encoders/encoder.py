@@ -232,6 +232,12 @@ def small_settings(architecture: str) -> dict[str, Any]:
     return dict(_small[architecture])
 
 
+def takes(architecture: str, setting: str) -> bool:
+    """Whether a registered architecture has a setting of this name."""
+    _discover()
+    return architecture in _factories and setting in inspect.signature(_factories[architecture]).parameters
+
+
 def build_encoder(
     architecture: str, settings: Mapping[str, Any] | None = None, assets: Mapping[str, bytes] | None = None
 ) -> Encoder:

@@ -6,6 +6,7 @@ gigabyte and more lie beside it, in a file of the same name with ".data" behind 
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 import warnings
@@ -104,6 +105,21 @@ def _at_hand(uri: str) -> Iterator[Path]:
         yield beside
 
 
+def _with_names(tower: nn.Module, features: list[str]) -> nn.Module:
+    """A tower that takes its features by their names, where its own `forward` only passes on what it gets: **features."""
+    if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(tower.forward).parameters.values()):
+        return tower
+
+    def forward(self: Any, **given: torch.Tensor) -> Any:
+        return self.tower(**given)
+
+    named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *features)]
+    forward.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    around = type(type(tower).__name__, (nn.Module,), {"forward": forward})()
+    around.tower = tower
+    return around.eval()  # type: ignore[no-any-return]
+
+
 def write_onnx(tower: nn.Module, features: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write a tower as an ONNX file.
 
@@ -124,7 +140,7 @@ def write_onnx(tower: nn.Module, features: Mapping[str, torch.Tensor], path: Pat
         warnings.simplefilter("ignore")  # the exporter's, about itself
         try:
             program = torch.onnx.export(
-                tower,
+                _with_names(tower, list(features)),
                 kwargs=dict(features),
                 output_names=[OUTPUT],
                 dynamo=True,

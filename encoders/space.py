@@ -45,6 +45,7 @@ class Space:
         license: of the weights.
         encoders: by modality.
         uri: where it was loaded from, in a form that loads it again anywhere; "" for one that was never saved.
+        elsewhere: modality -> URI of the space that holds its encoder, for those that the directory only refers to.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Space:
     license: str = ""
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     uri: str = ""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
     _embedders: dict[tuple[str, int], Embedder] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -108,7 +110,7 @@ class Space:
             vectors.append(embedder({name: np.stack([row[name] for row in rows]) for name in encoder.features}))
         return np.concatenate(vectors)
 
-    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Space:
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32, refer_to: Space | None = None) -> Space:
         """Write the space as a directory of safetensors and `space.json`, and return it as loaded from there.
 
         Fingerprints are kept: a converted or partial copy keeps the name of its origin. Memory holds one tower at a time.
@@ -116,14 +118,19 @@ class Space:
         Args:
             path: a local directory or a URI; made if it is not there.
             dtype: of the stored weights: float32, float16 or bfloat16.
+            refer_to: a space that can be loaded from its `uri`; its encoders are not copied, but named by URI and fingerprint.
         """
         root = str(path).rstrip("/")
         filesystem, folder = fsspec.core.url_to_fs(root)
         if "://" not in root:  # on object stores folders come by themselves, and a bucket is not ours to make
             filesystem.makedirs(folder, exist_ok=True)
         files: dict[str, str] = {}  # by modality
+        elsewhere: dict[str, str] = {}  # by modality
         shapes: dict[str, dict[str, torch.Size]] = {}  # of the weights that are written, by modality
         for modality in self.modalities:
+            if refer_to is not None and refer_to.encoders.get(modality) is self.encoders[modality]:
+                elsewhere[modality] = refer_to.elsewhere.get(modality, refer_to.uri)
+                continue
             state = self.encoders[modality].state()
             shape = {name: tensor.shape for name, tensor in state.items()}
             alike = [other for other in shapes if shapes[other] == shape]  # encoders may share a tower, as image and video do
@@ -134,17 +141,23 @@ class Space:
             files[modality], shapes[modality] = f"{modality}.safetensors", shape
             with replaced(filesystem, f"{folder}/{files[modality]}") as opened:
                 write_safetensors(state, opened, dtype)
-        return self.publish(root, files)
+        return self.publish(root, files, elsewhere)
 
-    def publish(self, path: str | Path, files: Mapping[str, str]) -> Space:
+    def publish(self, path: str | Path, files: Mapping[str, str], elsewhere: Mapping[str, str] | None = None) -> Space:
         """Make a space of a directory that holds weights already: write what else it needs, and return it as loaded from there.
 
         Args:
             path: a local directory or a URI.
             files: by modality, the file of its weights in that directory.
+            elsewhere: by modality, the URI of the space that holds it, for those that have no file here.
         """
         root = str(path).rstrip("/")
-        entries = {m: write_entry(root, encoder, files[m], m) for m, encoder in sorted(self.encoders.items())}
+        entries = {
+            m: write_entry(root, encoder, files[m], m)
+            if m in files
+            else {"space": (elsewhere or {})[m], "fingerprint": encoder.fingerprint}
+            for m, encoder in sorted(self.encoders.items())
+        }
         card = {"format": FORMAT, "name": self.name, "dim": self.dim, "fingerprint": self.fingerprint, "license": self.license}
         write_document(root, {**card, "encoders": entries})  # last: without it there is no space
         return load_space(root)
@@ -198,8 +211,12 @@ def load_space(name: str | Path, **options: Any) -> Space:
         raise SpaceError(
             f"{str(name)!r} is a directory or a shipped space, which takes no options; leave out {sorted(options)}"
         )
-    uri = str(name).rstrip("/")
-    shipped = uri in list_spaces()
+    return _from_directory(str(name).rstrip("/"))
+
+
+def _from_directory(uri: str, follow: bool = True) -> Space:
+    """A saved or shipped space; without `follow`, one that lacks the encoders that it only refers to."""
+    name, shipped = uri, uri in list_spaces()
     if not shipped and "://" not in uri:
         uri = str(Path(uri).absolute())  # a worker's current folder is another, and a table names its space
     root = str(SHIPPED / uri) if shipped else uri
@@ -207,16 +224,42 @@ def load_space(name: str | Path, **options: Any) -> Space:
         card = read_document(root)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SpaceError(
-            f"no space {str(name)!r}: neither a shipped one ({', '.join(list_spaces())}) nor a directory or URI that holds a "
+            f"no space {name!r}: neither a shipped one ({', '.join(list_spaces())}) nor a directory or URI that holds a "
             "space.json"
         ) from error
     if card.get("format") != FORMAT:
         raise SpaceError(f"{root}/space.json has format {card.get('format')!r}, this program reads {FORMAT}; upgrade bindery")
     try:
-        encoders = {modality: _encoder(root, modality, entry) for modality, entry in card["encoders"].items()}
-        return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=uri)
+        elsewhere = {modality: entry["space"] for modality, entry in card["encoders"].items() if "space" in entry}
+        encoders = {m: _encoder(root, m, entry) for m, entry in card["encoders"].items() if m not in elsewhere}
+        if follow:
+            others = {other: _referred(other) for other in set(elsewhere.values())}
+            encoders |= {
+                m: _taken(root, m, card["encoders"][m]["fingerprint"], others[other]) for m, other in elsewhere.items()
+            }
+        return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=uri, elsewhere=elsewhere)
     except KeyError as error:
         raise SpaceError(f"{root}/space.json has no entry {error}; save the space again") from error
+
+
+def _referred(uri: str) -> Space:
+    """A space that encoders of another one lie in; a directory that refers on is not followed, so there are no circles."""
+    return load_space(uri) if family_of(parse(uri)[0]) is not None else _from_directory(uri, follow=False)
+
+
+def _taken(root: str, modality: str, name: str, other: Space) -> Encoder:
+    """An encoder that lies in another space, if it is still the one that was meant."""
+    if modality not in other.encoders:
+        raise SpaceError(f"{root}/space.json refers to {other.uri} for {modality}, which has none; bind it again")
+    encoder = other.encoders[modality]
+    if family_of(parse(other.uri)[0]) is not None:  # hashing its weights takes seconds, and its name says which they are
+        return replace(encoder, fingerprint=name)
+    if encoder.fingerprint != name:
+        raise SpaceError(
+            f"{root}/space.json refers to {other.uri} for {modality} as fingerprint {name[:8]}, but there it is now "
+            f"{encoder.fingerprint[:8]}; put the old one back, or bind anew"
+        )
+    return encoder
 
 
 def _from_family(family: ModuleType, name: str, options: Mapping[str, Any]) -> Space:

@@ -5,12 +5,12 @@ S samples, M mel bins, T frames, B batch, D dim.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 
-from encoders.blocks import ConvStem, TokenTower
+from encoders.blocks import ConvStem, TokenTower, size_named, sized
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.audio import decode_audio, describe_audio
 from encoders.media.types import Media
@@ -24,7 +24,6 @@ MELS, FRAMES = 64, 96  # frames 0 to 95 of the 101 in 2 s
 LOWEST_HZ, HIGHEST_HZ = 40.0, 8_000.0
 FLOOR = 1e-6  # added to the power before the logarithm
 BLAS_ROWS = 12  # at a time: so small a product stays on one thread, where the idle ones would spin longer than it takes
-WIDTH, DEPTH, STEM = 128, 2, (32, 64, 128)
 
 
 @cache
@@ -63,8 +62,11 @@ def preprocess(media: Media) -> dict[str, np.ndarray]:
 class DemoAudioTower(TokenTower):
     """Conv stem over the spectrogram, 24 tokens, two blocks."""
 
-    def __init__(self) -> None:
-        super().__init__(ConvStem(1, STEM, WIDTH), tokens=MELS // 16 * FRAMES // 16, width=WIDTH, depth=DEPTH, dim=DIM)
+    def __init__(self, size: str) -> None:
+        s = size_named(size)
+        super().__init__(
+            ConvStem(1, s.stem, s.width), tokens=MELS // 16 * FRAMES // 16, width=s.width, depth=s.depth, dim=DIM, heads=s.heads
+        )
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
         """float16 (B, M, T) -> (B, D), not normalised."""
@@ -72,17 +74,21 @@ class DemoAudioTower(TokenTower):
 
 
 @register("demo/audio")
-def demo_audio() -> Encoder:
-    """The demo world's audio encoder."""
+def demo_audio(size: str = "tiny") -> Encoder:
+    """The demo world's audio encoder.
+
+    Args:
+        size: "tiny", "small" or "base" (encoders/blocks.py).
+    """
     return Encoder(
         architecture="demo/audio",
         modality="audio",
         dim=DIM,
-        settings={},
+        settings=sized(size),
         features={"log_mel": Feature("float16", (MELS, FRAMES))},
         decode=decode_audio,
         preprocess=preprocess,
         describe=describe_audio,
-        build_tower=DemoAudioTower,
+        build_tower=partial(DemoAudioTower, size),
         augment=roll_time_and_pitch,
     )

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from encoders.blocks import ConvStem, PixelScale, TokenTower
+from encoders.blocks import ConvStem, PixelScale, TokenTower, size_named, sized
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.depth import METRES_PER_UNIT, DepthMap, decode_depth, describe_depth
 from encoders.media.types import Media
@@ -17,7 +17,6 @@ from encoders.training.augment import flip_and_shift
 DIM = 128
 SIDE = 64  # pixels
 NEAREST_M, FARTHEST_M = 0.3, 30.0  # grey 1 and 255; nearer and farther are clipped; 0 is unknown
-WIDTH, DEPTH, STEM = 128, 2, (32, 64, 128)
 
 
 def log_depth(depth: DepthMap) -> np.ndarray:
@@ -43,8 +42,11 @@ class LogDepth:
 class DemoDepthTower(TokenTower):
     """Conv stem, 16 tokens, two blocks."""
 
-    def __init__(self) -> None:
-        super().__init__(ConvStem(1, STEM, WIDTH), tokens=(SIDE // 16) ** 2, width=WIDTH, depth=DEPTH, dim=DIM)
+    def __init__(self, size: str) -> None:
+        s = size_named(size)
+        super().__init__(
+            ConvStem(1, s.stem, s.width), tokens=(SIDE // 16) ** 2, width=s.width, depth=s.depth, dim=DIM, heads=s.heads
+        )
         self.scale = PixelScale()
 
     def forward(self, depth: torch.Tensor) -> torch.Tensor:
@@ -53,21 +55,22 @@ class DemoDepthTower(TokenTower):
 
 
 @register("demo/depth")
-def demo_depth(metres_per_unit: float = METRES_PER_UNIT) -> Encoder:
+def demo_depth(metres_per_unit: float = METRES_PER_UNIT, size: str = "tiny") -> Encoder:
     """The demo world's depth encoder.
 
     Args:
         metres_per_unit: what one step of an integer depth map means; 0.001 for millimetres.
+        size: "tiny", "small" or "base" (encoders/blocks.py).
     """
     return Encoder(
         architecture="demo/depth",
         modality="depth",
         dim=DIM,
-        settings={"metres_per_unit": metres_per_unit},
+        settings={"metres_per_unit": metres_per_unit, **sized(size)},
         features={"depth": Feature("uint8", (1, SIDE, SIDE))},
         decode=partial(decode_depth, metres_per_unit=metres_per_unit),
         preprocess=LogDepth(metres_per_unit),
         describe=describe_depth,
-        build_tower=DemoDepthTower,
+        build_tower=partial(DemoDepthTower, size),
         augment=flip_and_shift,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
-from encoders.blocks import ConvStem, PixelScale, TokenTower
+from encoders.blocks import ConvStem, PixelScale, TokenTower, size_named, sized
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.thermal import ThermalFrame, decode_thermal, describe_thermal
 from encoders.media.types import Media
@@ -14,7 +16,6 @@ from encoders.training.augment import flip_and_shift
 DIM = 128
 SIDE = 64  # pixels
 COLDEST_K, HOTTEST_K = 243.15, 373.15  # grey 0 and 255: -30 to 100 degrees Celsius, 0.5 K a step; beyond is clipped
-WIDTH, DEPTH, STEM = 128, 2, (32, 64, 128)
 
 
 def thermal_pixels(frame: ThermalFrame) -> np.ndarray:
@@ -36,8 +37,11 @@ def preprocess(media: Media) -> dict[str, np.ndarray]:
 class DemoThermalTower(TokenTower):
     """Conv stem, 16 tokens, two blocks."""
 
-    def __init__(self) -> None:
-        super().__init__(ConvStem(1, STEM, WIDTH), tokens=(SIDE // 16) ** 2, width=WIDTH, depth=DEPTH, dim=DIM)
+    def __init__(self, size: str) -> None:
+        s = size_named(size)
+        super().__init__(
+            ConvStem(1, s.stem, s.width), tokens=(SIDE // 16) ** 2, width=s.width, depth=s.depth, dim=DIM, heads=s.heads
+        )
         self.scale = PixelScale()
 
     def forward(self, thermal: torch.Tensor) -> torch.Tensor:
@@ -46,17 +50,21 @@ class DemoThermalTower(TokenTower):
 
 
 @register("demo/thermal")
-def demo_thermal() -> Encoder:
-    """The demo world's thermal encoder."""
+def demo_thermal(size: str = "tiny") -> Encoder:
+    """The demo world's thermal encoder.
+
+    Args:
+        size: "tiny", "small" or "base" (encoders/blocks.py).
+    """
     return Encoder(
         architecture="demo/thermal",
         modality="thermal",
         dim=DIM,
-        settings={},
+        settings=sized(size),
         features={"thermal": Feature("uint8", (1, SIDE, SIDE))},
         decode=decode_thermal,
         preprocess=preprocess,
         describe=describe_thermal,
-        build_tower=DemoThermalTower,
+        build_tower=partial(DemoThermalTower, size),
         augment=flip_and_shift,
     )

@@ -18,8 +18,8 @@ from encoders.encoder import Encoder, build_encoder, list_encoders, seeded_tower
 from encoders.errors import DecodeError
 from encoders.media.types import URI
 from encoders.space import Space, load_space, space_fingerprint, trained
-from encoders.training.loop import Learner
 from encoders.training.loss import clip_loss
+from encoders.training.sides import Learner
 
 ENCODERS = list_encoders()
 pytestmark = pytest.mark.parametrize("name", ENCODERS)
@@ -148,7 +148,7 @@ def test_every_parameter_receives_a_gradient_from_the_training_loss(name: str) -
     tower = tower_in_training(encoder)
     count = 4 if encoder.modality == "video" else 16  # where a tower drops whole samples, some are left
     learner = Learner(tower, crowd_of(encoder, count))
-    vectors_BD = learner.vectors(torch.arange(count), torch.Generator().manual_seed(0))
+    vectors_BD = learner.vectors(learner.batch(torch.arange(count), torch.Generator().manual_seed(0)))
     target_BD = nn.functional.normalize(torch.randn(vectors_BD.shape, generator=torch.Generator().manual_seed(1)), dim=-1)
     clip_loss(vectors_BD, target_BD, torch.tensor(10.0)).backward()
     learned = {key: value for key, value in tower.named_parameters() if value.requires_grad}

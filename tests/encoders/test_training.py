@@ -11,37 +11,26 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import normalize
+from toy_training import TOY, toy, toy_pairs
 
 from encoders.encoder import build_encoder, list_encoders
-from encoders.training.augment import SHIFT_PX, flip_and_shift, roll_time, roll_time_and_pitch
+from encoders.training.augment import (
+    SHIFT_PX,
+    crop,
+    erase,
+    flip_and_shift,
+    in_turn,
+    jitter,
+    mask_spectrum,
+    roll_time,
+    roll_time_and_pitch,
+)
 from encoders.training.evaluate import accuracy, precision_at_1, recall
-from encoders.training.loop import Frozen, Learner, Recipe, TrainingError, train
+from encoders.training.loop import train
 from encoders.training.loss import MAX_LOGIT_SCALE, clip_loss
 from encoders.training.optimiser import inner_matrices, make_optimiser, warmup_cosine
-
-TOY = Recipe(epochs=6, batch_size=32, temperature=0.1)
-
-
-class Toy(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(12, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 8))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
-
-
-def toy(seed: int = 0) -> Toy:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Toy()
-
-
-def toy_pairs(count: int = 320) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs (N, 12) and unit vectors (N, 8) that a hidden linear map makes of them."""
-    generator = torch.Generator().manual_seed(7)
-    x = torch.randn(count, 12, generator=generator)
-    return x, normalize(x @ torch.randn(12, 8, generator=generator), dim=-1)
+from encoders.training.recipe import Recipe, TrainingError
+from encoders.training.sides import Frozen, Learner
 
 
 def test_the_loss_is_ln_b_when_nothing_is_learnt() -> None:
@@ -93,7 +82,7 @@ def test_the_learning_rate_warms_up_in_a_line_and_falls_to_zero() -> None:
 def test_every_weight_of_a_tower_is_moved_once_and_its_ends_not_by_muon(name: str) -> None:
     tower = build_encoder(name).build_tower()
     log_scale = nn.Parameter(torch.tensor(2.0))
-    groups = make_optimiser([tower], log_scale, muon_lr=0.02, adamw_lr=2e-3).param_groups
+    groups = make_optimiser([tower], log_scale, Recipe(epochs=1)).param_groups
     moved = [id(p) for group in groups for p in group["params"]]
     assert sorted(moved) == sorted(id(p) for p in [*tower.parameters(), log_scale])
     layers = [m for m in tower.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)]
@@ -149,7 +138,7 @@ def test_shuffled_pairs_teach_nothing() -> None:
 def test_a_loss_that_is_not_finite_stops_training_and_says_where() -> None:
     x, vectors_ND = toy_pairs()
     x[5] = torch.nan
-    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1 of 6.*--learning-rate"):
+    with pytest.raises(TrainingError, match=r"loss of a batch is nan.*1 of its 32 pairs.*epoch 1 of 6.*lower"):
         train(Learner(toy(), {"x": x}), Frozen(vectors_ND), TOY)
 
 
@@ -205,6 +194,70 @@ def test_sound_is_rolled_in_time_and_by_three_mel_bins_and_motion_in_time_alone(
     trace = torch.randn(3, 6, 200)
     rolled = roll_time({"imu": trace}, torch.Generator().manual_seed(1))["imu"]
     assert not torch.equal(rolled, trace) and torch.equal(rolled.sort(-1).values, trace.sort(-1).values)
+
+
+def test_a_crop_is_the_same_part_of_a_picture_and_of_its_smaller_depth_map() -> None:
+    across = (torch.arange(224) / 224 * 250).expand(2, 3, 224, 224).contiguous()
+    small = (torch.arange(64) / 64 * 250).expand(2, 1, 64, 64).contiguous()
+    widths = set()
+    for seed in range(30):
+        picture = crop({"image": across}, torch.Generator().manual_seed(seed))["image"][0, 0, 0]
+        depth = crop({"depth": small}, torch.Generator().manual_seed(seed))["depth"][0, 0, 0]
+        for at in (0.1, 0.5, 0.9):
+            assert abs(picture[int(at * 224)] - depth[int(at * 64)]) < 2 * 250 / 64
+        widths.add(round(float((picture.max() - picture.min()) / 250), 2))
+    assert min(widths) < 0.75 and max(widths) > 0.95 and min(widths) >= 0.69
+
+
+def test_masks_hide_a_little_of_each_spectrogram_and_never_the_same() -> None:
+    spectrum = torch.randn(16, 64, 96, generator=torch.Generator().manual_seed(0)).half()
+    changed = mask_spectrum({"log_mel": spectrum}, torch.Generator().manual_seed(1))["log_mel"]
+    assert changed.dtype == torch.float16
+    hidden = changed != spectrum
+    shares = hidden.float().mean((1, 2))
+    assert 0.02 < shares.mean() < 0.4 and shares.max() < 0.6 and len(shares.unique()) > 10
+    for one, before in zip(changed, spectrum, strict=True):
+        gone = one != before
+        assert torch.equal(gone, gone.all(1, keepdim=True) | gone.all(0, keepdim=True))  # whole bins and whole frames
+        assert (one[gone].float() - before.float().mean()).abs().max() < 1e-2
+
+
+def test_erasing_takes_a_rectangle_of_half_of_the_items_and_keeps_their_type() -> None:
+    pictures = torch.randint(0, 255, (64, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    changed = erase({"image": pictures}, torch.Generator().manual_seed(1))["image"]
+    assert changed.dtype == torch.uint8
+    shares = (changed != pictures).float().mean((1, 2, 3))
+    assert 16 < int((shares > 0).sum()) < 48 and shares.max() <= 0.26
+
+
+def test_jitter_is_a_twentieth_of_a_channels_deviation() -> None:
+    traces = torch.randn(8, 6, 200, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7).view(1, 6, 1)
+    changed = jitter({"imu": traces}, torch.Generator().manual_seed(1))["imu"]
+    scaled = changed * (traces * changed).sum((1, 2), keepdim=True) / (changed * changed).sum((1, 2), keepdim=True)
+    noise = (scaled - traces).std(-1) / traces.std(-1)
+    assert ((noise > 0.03) & (noise < 0.08)).all()
+
+
+def test_changes_are_made_in_turn_by_name_and_an_unknown_name_is_refused() -> None:
+    trace = torch.randn(3, 6, 200)
+    both = in_turn(["roll_time", "jitter"])
+    assert both is not None and in_turn([]) is None
+    generator = torch.Generator().manual_seed(4)
+    expected = jitter(roll_time({"imu": trace}, generator), generator)["imu"]
+    torch.testing.assert_close(both({"imu": trace}, torch.Generator().manual_seed(4))["imu"], expected)
+    with pytest.raises(TrainingError, match="no augmentation 'blur'; there are crop, erase"):
+        Recipe(epochs=1, augment=["blur"])
+
+
+def test_adamw_decays_matrices_alone_and_a_fixed_temperature_is_left_out() -> None:
+    tower = build_encoder("demo/audio").build_tower()
+    recipe = Recipe(epochs=1, optimiser="adamw", weight_decay=0.1)
+    groups = make_optimiser([tower], nn.Parameter(torch.tensor(2.0), requires_grad=False), recipe).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    names = {name for name, p in tower.named_parameters() if id(p) in decayed}
+    assert "head.weight" in names and "blocks.0.qkv.weight" in names
+    assert not {name for name in names if name.endswith("bias") or "norm" in name or name == "position"}
+    assert sum(len(group["params"]) for group in groups) == len(list(tower.parameters()))
 
 
 def test_recall_counts_a_tie_as_a_miss() -> None:
