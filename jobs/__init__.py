@@ -6,6 +6,7 @@ import os
 os.environ.setdefault(
     "RAY_DEDUP_LOGS_SKIP_REGEX",
     "Ray Train Controller actor state|Setting up process group|training worker group|world_rank=0, |Reporting training result"
-    "|exclude_resources|has constructor arguments in the object store|Progress bars disabled|execution finished in"
+    "|Checkpoint successfully created|exclude_resources|has constructor arguments in the object store|Progress bars disabled"
+    "|execution finished in"
     "|Set ray log level|Requesting resources: ",
 )

@@ -1,25 +1,61 @@
 """Bind a modality to a space: train its tower against the frozen image tower, and text, sound and all else come for free.
 
 python -m jobs.bind audio --pairs pairs.parquet --space URI --out URI
-In: a pairs manifest with the columns `image` and the modality's; a space. Out: that space with one more modality, a report
-with scores on held-out pairs, against the pictures and, never seen together in training, against the captions.
+In: a pairs manifest with the columns `image` and the modality's, or a corpus of videos; a space. Out: that space with one more
+modality, and a report with the learning curve. docs/bind.md tells the rest.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
-from encoders.encoder import Encoder, build_encoder, list_encoders
+import numpy as np
+
+from encoders.evaluation import evaluate, metric_names
+from encoders.gate import checked, parse_minimums
 from encoders.space import Space, load_space
-from encoders.training.loop import Recipe
+from encoders.training.choice import Wish, choose
+from encoders.training.recipe import Recipe
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
-from jobs.trainer import DTYPES, Dtype, Plan, finished, fit, summary
+from jobs.trainer import DTYPES, Dtype, Plan, fit, summary
+from jobs.training_logs import check_logs
+from jobs.verdict import Goal, conclude
 from pipelines.cluster import start_ray
-from pipelines.pairs import column_of, prepare_pairs, read_manifest
+from pipelines.evaluation_page import Findings
+from pipelines.held_out import embed_pairs
+from pipelines.image_vectors import ImageVectors, image_vectors
+from pipelines.pairs import column_of, columns_of, prepare_pairs, read_manifest
+from pipelines.video_pairs import Videos, cut_pairs
 
-TEMPERATURE = 0.05  # at the start; it is learnt
+
+@dataclass(frozen=True, kw_only=True)
+class BindRecipe(Recipe):
+    """How to bind: the section `recipe` of the config file.
+
+    Args:
+        epochs: how often each pair is seen.
+        temperature: of InfoNCE at the start.
+        settings: of the encoder's architecture, as its factory takes them.
+        head: "own" of the architecture, or a new one on top of it, "linear" or "mlp", into the space's dimension.
+        lora_rank: with --start: train adapters of this rank beside the linear layers, and nothing else; 0: train all weights.
+        dtype: of the stored weights.
+        logs: a local folder for TensorBoard and MLflow.
+        labels: columns of the pairs whose values are classes, for the scores.
+        window_s: seconds of the windows that videos are cut into.
+    """
+
+    epochs: int = 8
+    temperature: float = 0.05
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    head: Literal["own", "linear", "mlp"] = "own"
+    lora_rank: int = 0
+    dtype: Dtype = "float32"
+    logs: str = ""
+    labels: Sequence[str] = ()
+    window_s: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,89 +64,163 @@ class BindConfig:
 
     Args:
         modality: to bind, e.g. audio.
-        pairs: a pairs manifest, Parquet: URIs in the columns `image` and the modality's; `caption` is used for scores only.
+        pairs: a pairs manifest, Parquet: URIs in the columns `image` and the modality's; or, for audio, a corpus of videos.
         space: to bind to: a shipped one, a folder or URI.
         out: where the space with the new modality goes, a folder or URI that holds none yet.
-        architecture: of the tower; by default the only one there is for the modality and the space's dimension.
-        epochs: how often each pair is seen.
-        batch_size: pairs a step; each is told from all the others.
-        learning_rate: of the matrices (Muon); the other weights (AdamW) take a tenth of it.
-        held_out: pairs kept out of training, for the scores.
-        seed: of weights, order and augmentation.
-        dtype: of the stored weights.
+        encoder: architecture of the tower; by default the only one there is for the modality and the space's dimension.
+        start: where its weights come from: "scratch", "image" (a copy of the image tower), "space" (what the space has for the
+            modality), a space's folder or URI, or a file of weights.
+        epochs: short for recipe.epochs.
+        batch_size: short for recipe.batch_size, pairs a step; each is told from all the others.
+        workers: how many share each batch: one a GPU, or one a CPU where there are none.
+        held_out: pairs kept out of training: half choose the best epoch, half are for the scores.
+        cache: LanceDB database whose table `media` holds or gets the images' vectors; by default one beside --out.
+        no_cache: run the image tower in every step, so that augmentation reaches the images too.
+        standalone: copy the space's other encoders; else the new space refers to them where they are.
         shuffle_pairs: train on wrong partners, as a control: the scores must fall to chance.
+        min: what scores on held-out pairs must reach, as metric=value, such as audio.text.R@10=0.8.
+        promote: the space directory that tables use: the encoder goes there if every minimum is reached.
+        recipe: the rest.
     """
 
     modality: str
     pairs: str
     space: str
     out: str
-    architecture: str = ""
-    epochs: int = 8
-    batch_size: int = 128
-    learning_rate: float = 0.02
+    encoder: str = ""
+    start: str = "scratch"
+    epochs: int | None = None
+    batch_size: int | None = None
+    workers: int = 1
     held_out: int = 256
-    seed: int = 0
-    dtype: Dtype = "float32"
+    cache: str = ""
+    no_cache: bool = False
+    standalone: bool = False
     shuffle_pairs: bool = False
+    min: Sequence[str] = ()
+    promote: str = ""
+    recipe: BindRecipe = BindRecipe()
 
 
 def bind(config: BindConfig) -> JsonReport:
-    """Train, and save the space with the new modality; an encoder that was there for it is replaced.
+    """Train, save the space with the new modality, score it on held-out pairs, promote it if that is asked for and deserved.
 
     Raises:
         ValueError: bad input, before anything is trained; or a loss that is not finite.
     """
     refuse_to_overwrite(config.out)
+    check_logs(config.recipe.logs)
     space = load_space(config.space)
-    plan = _plan(config, space)
-    witnesses = [encoder.modality for encoder in plan.witnesses]
-    manifest = read_manifest(config.pairs, [config.modality, "image"], witnesses)
-    there = tuple(encoder for encoder in plan.witnesses if column_of(encoder.modality) in manifest.column_names)
-    plan = replace(plan, witnesses=there)
-    plan.check(len(manifest))
-    start_ray()
-    encoders = {encoder.modality: encoder for encoder in (plan.query, plan.target, *plan.witnesses)}
-    pairs = prepare_pairs(manifest, config.pairs, encoders)
-    outcome = fit(plan, pairs, config.out)
-    (bound,) = finished(plan, outcome, {"pairs": config.pairs, "count": pairs.count - config.held_out})
-    wider = replace(space, encoders={**space.encoders, config.modality: bound})
-    return JsonReport(summary(pairs, outcome, wider.save(config.out, DTYPES[config.dtype])))
-
-
-def _plan(config: BindConfig, space: Space) -> Plan:
     if config.modality == "image":
         raise ValueError("the image tower is what all others are bound to; choose another modality, or `pretrain` a new space")
-    recipe = Recipe(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        temperature=TEMPERATURE,
-        muon_lr=config.learning_rate,
-        adamw_lr=config.learning_rate / 10,
-        seed=config.seed,
+    videos = _videos(config, space)
+    source = videos.manifest if videos else config.pairs
+    manifest = read_manifest(source, [config.modality, "image"], [*space.modalities, *config.recipe.labels])
+    plan = _plan(config, space, len(manifest))
+    plan.check(len(manifest))
+    candidate = replace(space, uri=config.out, encoders={**space.encoders, config.modality: plan.query})
+    gate = _gate(config, candidate, manifest.column_names)
+    start_ray()
+    frozen = None if config.no_cache else image_vectors(manifest["image"].to_pylist(), source, space, _cache(config, space))
+    read = (plan.query, plan.target) if frozen is None else (plan.query,)
+    pairs = prepare_pairs(manifest, source, {encoder.modality: encoder for encoder in read})
+    pairs = pairs if frozen is None else pairs.without(frozen.problems, "image")
+    outcome = fit(plan, pairs, None if frozen is None else frozen.vectors, {"pairs": source}, config.out)
+    (bound,) = outcome.encoders
+    wider = replace(space, encoders={**space.encoders, config.modality: bound})
+    saved = wider.save(config.out, DTYPES[config.recipe.dtype], refer_to=None if config.standalone else space)
+    told = {**summary(pairs, outcome, saved), "image_vectors": _told(frozen), "videos": asdict(videos) if videos else {}}
+    return _scored(config, saved, source, outcome.split.test, gate, told)
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """What the scores must reach, and where the encoder goes then."""
+
+    minimums: Mapping[str, float]
+    goal: Goal | None
+
+
+def _gate(config: BindConfig, candidate: Space, columns: Sequence[str]) -> _Gate:
+    """As the command line has it.
+
+    Raises:
+        ValueError: a score there will not be, nothing to score on, or a target of another space.
+    """
+    scored = [modality for modality in candidate.modalities if column_of(modality) in columns]
+    minimums = parse_minimums(config.min, metric_names(candidate, scored, config.recipe.labels))
+    if minimums and config.held_out < 4:
+        raise ValueError(f"--min needs pairs to score on; --held-out {config.held_out} leaves none to speak of")
+    goal = Goal(config.modality, config.promote) if config.promote else None
+    if goal is not None:
+        goal.check(candidate, minimums)
+    return _Gate(minimums, goal)
+
+
+def _scored(config: BindConfig, saved: Space, pairs: str, rows: np.ndarray, gate: _Gate, told: Mapping[str, Any]) -> JsonReport:
+    """The report, with the scores on pairs that training has not seen; its page is `report/` below --out."""
+    if len(rows) < 2:
+        return JsonReport(told)
+    held_out = embed_pairs(saved, pairs, config.recipe.labels, rows.tolist())
+    evaluation = evaluate(saved, held_out.sample, focus=[config.modality])
+    checks = checked(evaluation.metrics(), gate.minimums)
+    findings = Findings(space=saved, held_out=held_out, evaluation=evaluation, focus=(config.modality,), checks=checks)
+    verdict = conclude(findings, f"{config.out.rstrip('/')}/report", gate.goal)
+    return JsonReport({**told, "evaluation": verdict.values}, verdict.exit_code)
+
+
+def _videos(config: BindConfig, space: Space) -> Videos | None:
+    """The pairs that were cut from a corpus of videos; None if --pairs is a manifest of pairs.
+
+    Raises:
+        ValueError: videos have no such modality, or gave no pairs.
+    """
+    if config.pairs.endswith(".parquet") and "image" in columns_of(config.pairs):
+        return None
+    if config.modality != "audio":
+        raise ValueError(
+            f"--pairs {config.pairs}: pairs of {config.modality} cannot be cut from videos, only sound can; give a Parquet "
+            f"manifest with the columns `image` and `{column_of(config.modality)}`"
+        )
+    start_ray()
+    return cut_pairs(config.pairs, f"{_cache(config, space)}/pairs", config.recipe.window_s)
+
+
+def _plan(config: BindConfig, space: Space, num_pairs: int) -> Plan:
+    recipe = config.recipe.with_short(config.epochs, config.batch_size)
+    wish = Wish(
+        modality=config.modality,
+        encoder=config.encoder,
+        start=config.start,
+        settings=recipe.settings,
+        head=recipe.head,
+        lora_rank=recipe.lora_rank,
+        pairs=num_pairs - config.held_out,
     )
+    query, start = choose(wish, space)
     return Plan(
-        query=_architecture(config, space.dim),
+        query=query,
         target=space.encoder("image"),
-        witnesses=tuple(space.encoders[m] for m in ("text",) if m in space.encoders and m != config.modality),
         recipe=recipe,
         held_out=config.held_out,
-        dtype=config.dtype,
+        dtype=recipe.dtype,
+        start=start,
+        workers=config.workers,
         shuffle_pairs=config.shuffle_pairs,
+        logs=recipe.logs,
     )
 
 
-def _architecture(config: BindConfig, dim: int) -> Encoder:
-    """The untrained encoder to train."""
-    names = [config.architecture] if config.architecture else list_encoders(config.modality)
-    fitting = [encoder for encoder in map(build_encoder, names) if encoder.modality == config.modality and encoder.dim == dim]
-    if len(fitting) != 1:
-        found = ", ".join(encoder.architecture for encoder in fitting) or "none"
-        raise ValueError(
-            f"--architecture {config.architecture or '(not given)'}: of {', '.join(names) or 'no architecture'}, {found} fits "
-            f"{config.modality} in {dim} dimensions; name the one to train with --architecture"
-        )
-    return fitting[0]
+def _cache(config: BindConfig, space: Space) -> str:
+    """Where the images' vectors are: as told, or beside the new space, for all that is bound to this one."""
+    beside, _, _ = config.out.rstrip("/").rpartition("/")
+    return config.cache or f"{beside or '.'}/image-vectors-{space.fingerprint[:8]}"
+
+
+def _told(frozen: ImageVectors | None) -> dict[str, Any]:
+    if frozen is None:
+        return {}
+    return {"table": frozen.table, "found": frozen.found, "embedded": frozen.embedded}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

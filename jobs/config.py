@@ -11,9 +11,10 @@ import signal
 import sys
 import traceback
 import warnings
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar, get_type_hints
@@ -79,6 +80,7 @@ def run_job(
         return BAD_INPUT if stop.code else DONE
     warnings.filterwarnings("ignore", _FORK_WARNINGS)
     try:
+        arguments = parser.instantiate(arguments)
         config = config_class(**{f.name: arguments[f.name] for f in fields(config_class)})  # type: ignore[arg-type]
         if arguments.report:
             _write(arguments.report, "")  # a place that cannot be written to is found out before the work, not after
@@ -109,7 +111,11 @@ def refuse_to_overwrite(out: str) -> None:
 
 
 def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> ArgumentParser:
-    """Flags with dashes, one a field; a bool is a bare flag, a list takes several words. A YAML file has the fields' names."""
+    """Flags with dashes, one a field; a bool is a bare flag, a list takes several words. A YAML file has the fields' names.
+
+    A field that is a dataclass is a section of the file. Its own fields are flags too, `--section.field`, left out of the help:
+    the flags that one needs are not to be lost among those that one rarely does.
+    """
     verb = module.rpartition(".")[2] if module != "__main__" else Path(sys.argv[0]).stem
     parser = ArgumentParser(
         prog=f"bindery {verb}", allow_abbrev=False, description=(config_class.__doc__ or "").partition("\n")[0]
@@ -124,6 +130,9 @@ def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> 
             parser.add_argument(field.name, type=types[field.name], **options)
         elif types[field.name] is bool:
             parser.add_argument(_flag(field.name), action="store_true", help=_help(config_class, field.name))
+        elif is_dataclass(types[field.name]):
+            parser.add_argument(_flag(field.name), type=types[field.name], default=field.default)
+            _hide_inside(parser, field.name, _help(config_class, field.name))
         elif types[field.name] == Sequence[str]:
             parser.add_argument(_flag(field.name), type=str, nargs="+", **options)
         else:
@@ -131,6 +140,14 @@ def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> 
     parser.add_argument("--config", action="config", help="a YAML file with the same names; flags win over it")
     parser.add_argument("--report", type=str | None, default=None, help="also write the JSON report to this path or URI")
     return parser
+
+
+def _hide_inside(parser: ArgumentParser, section: str, about: str) -> None:
+    for action in parser._actions:
+        if action.dest == section:
+            action.help = f"{about} A section of the config file; --{section}.FIELD sets one of its fields"
+        elif action.dest.startswith(f"{section}."):
+            action.help = SUPPRESS
 
 
 def _flag(name: str) -> str:

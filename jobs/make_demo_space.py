@@ -19,9 +19,9 @@ import torch
 
 from encoders.encoder import Encoder, build_encoder
 from encoders.space import Space, load_space, trained
-from jobs.bind import BindConfig, bind
+from jobs.bind import BindConfig, BindRecipe, bind
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
-from jobs.pretrain import PretrainConfig, pretrain
+from jobs.pretrain import PretrainConfig, PretrainRecipe, pretrain
 from pipelines.demo_scores import cross_modal_score, embed_held_out, text_retrieval_scores, zero_shot_scores
 from pipelines.demo_world import caption, grid, scene, write_corpus
 
@@ -98,15 +98,14 @@ def _captioned(pairs: str) -> str:
 
 def _pretraining(pairs: str, out: str) -> PretrainConfig:
     """Nothing held out: a picture with one of its captions left out would not be unseen. The grid scores it."""
-    return PretrainConfig(
-        pairs=pairs, out=out, name="demo", license=LICENSE, epochs=TOWER_EPOCHS, held_out=0, dtype="float16"
-    )  # fmt: skip
+    recipe = PretrainRecipe(epochs=TOWER_EPOCHS, dtype="float16")
+    return PretrainConfig(pairs=pairs, out=out, name="demo", license=LICENSE, held_out=0, recipe=recipe)
 
 
 def _binding(modality: str, pairs: str, space: str, out: str, epochs: int) -> BindConfig:
     return BindConfig(
-        modality=modality, pairs=pairs, space=space, out=out, epochs=epochs, held_out=HELD_OUT, dtype="float16",
-        architecture=f"demo/{modality}",
+        modality=modality, pairs=pairs, space=space, out=out, held_out=HELD_OUT, encoder=f"demo/{modality}",
+        recipe=BindRecipe(epochs=epochs, dtype="float16"),
     )  # fmt: skip
 
 

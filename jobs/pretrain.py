@@ -15,13 +15,27 @@ import pyarrow as pa
 from encoders.encoder import Encoder, build_encoder
 from encoders.space import Space, space_fingerprint
 from encoders.towers.demo_text import words
-from encoders.training.loop import Recipe
+from encoders.training.recipe import Recipe
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
-from jobs.trainer import DTYPES, Dtype, Plan, finished, fit, summary
+from jobs.trainer import DTYPES, Dtype, Plan, fit, summary
+from jobs.training_logs import check_logs
 from pipelines.cluster import start_ray
 from pipelines.pairs import prepare_pairs, read_manifest
 
-TEMPERATURE = 0.07  # at the start; it is learnt
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe(Recipe):
+    """How to pre-train: the section `recipe` of the config file.
+
+    Args:
+        epochs: how often each pair is seen.
+        dtype: of the stored weights.
+        logs: a local folder for TensorBoard and MLflow.
+    """
+
+    epochs: int = 12
+    dtype: Dtype = "float32"
+    logs: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +49,11 @@ class PretrainConfig:
         license: of the weights.
         image: architecture of the image tower.
         text: architecture of the text tower; one with a `vocabulary` gets the captions' words.
-        epochs: how often each pair is seen.
-        batch_size: pairs a step; each is told from all the others.
-        learning_rate: of the matrices (Muon); the other weights (AdamW) take a tenth of it.
-        held_out: pairs kept out of training, for the scores.
-        seed: of weights, order and augmentation.
-        dtype: of the stored weights.
+        epochs: short for recipe.epochs.
+        batch_size: short for recipe.batch_size, pairs a step; each is told from all the others.
+        workers: how many share each batch: one a GPU, or one a CPU where there are none.
+        held_out: pairs kept out of training: half choose the best epoch, half are for the scores.
+        recipe: the rest.
     """
 
     pairs: str
@@ -49,12 +62,11 @@ class PretrainConfig:
     license: str = "unknown"
     image: str = "demo/image"
     text: str = "demo/text"
-    epochs: int = 12
-    batch_size: int = 128
-    learning_rate: float = 0.02
+    epochs: int | None = None
+    batch_size: int | None = None
+    workers: int = 1
     held_out: int = 256
-    seed: int = 0
-    dtype: Dtype = "float32"
+    recipe: PretrainRecipe = PretrainRecipe()
 
 
 def pretrain(config: PretrainConfig) -> JsonReport:
@@ -64,26 +76,20 @@ def pretrain(config: PretrainConfig) -> JsonReport:
         ValueError: bad input, before anything is trained; or a loss that is not finite.
     """
     refuse_to_overwrite(config.out)
+    check_logs(config.recipe.logs)
     manifest = read_manifest(config.pairs, ["image", "text"])
     image, text = build_encoder(config.image), _with_words(build_encoder(config.text), manifest)
-    recipe = Recipe(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        temperature=TEMPERATURE,
-        muon_lr=config.learning_rate,
-        adamw_lr=config.learning_rate / 10,
-        seed=config.seed,
-    )
-    plan = Plan(query=image, target=text, witnesses=(), recipe=recipe, held_out=config.held_out, dtype=config.dtype)
+    recipe = config.recipe.with_short(config.epochs, config.batch_size)
+    plan = Plan(image, text, recipe, config.held_out, recipe.dtype, workers=config.workers, logs=recipe.logs)
     plan.check(len(manifest))
     start_ray()
     pairs = prepare_pairs(manifest, config.pairs, {"image": image, "text": text})
-    outcome = fit(plan, pairs, config.out)
-    image, text = finished(plan, outcome, {"pairs": config.pairs, "count": pairs.count - config.held_out})
+    outcome = fit(plan, pairs, None, {"pairs": config.pairs}, config.out)
+    image, text = outcome.encoders
     name = config.name or config.out.rstrip("/").rpartition("/")[2]
     fingerprint = space_fingerprint(image.fingerprint, image.dim)
     space = Space(name, image.dim, fingerprint, config.license, {"image": image, "text": text})
-    return JsonReport(summary(pairs, outcome, space.save(config.out, DTYPES[config.dtype])))
+    return JsonReport(summary(pairs, outcome, space.save(config.out, DTYPES[recipe.dtype])))
 
 
 def _with_words(text: Encoder, manifest: pa.Table) -> Encoder:

@@ -1,40 +1,40 @@
-"""Ray Train around the plain loop of encoders/training. In: what should learn from which pairs. Out: weights and scores.
+"""Ray Train around the plain loop of encoders/training. In: what should learn from which pairs. Out: towers, and how it went.
 
-One worker trains, on a GPU if the cluster has one, else on one CPU. It takes the features of all pairs into its memory (some
-12 kB a pair in the demo space), embeds the frozen side once, and trains on what it holds: no epoch decodes anything again.
-D dimension.
+Each worker trains on a GPU if the cluster has one, else on one CPU. Checkpoints of every epoch go below `--out`, so that a
+training whose worker or driver was killed goes on where it was when the same command is run again.
 """
 
 from __future__ import annotations
 
-import sys
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow.fs as pafs
 import ray.train
 import torch
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
 
-from encoders.embedder import Embedder
-from encoders.encoder import Encoder, seeded_tower
+from encoders.encoder import Encoder
 from encoders.space import Space, trained
-from encoders.training.evaluate import recall
-from encoders.training.loop import Frozen, Learner, Recipe, Side, Trained, TrainingError, train
+from encoders.training.gradcache import BadBatchError
+from encoders.training.loop import Trained, results_of
+from encoders.training.recipe import Recipe, TrainingError
+from encoders.training.start import Start, plain
+from jobs.training_worker import Split, Task, read_state, work
 from pipelines.cluster import Resources
-from pipelines.pairs import Pairs, feature_columns
+from pipelines.pairs import Pairs
 from pipelines.storage import filesystem
 
-EMBED_BATCH = 256
 LISTED = 100  # dropped pairs that a report names; it counts them all
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+FAILURES = 2  # deaths of workers that a training survives
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-Dtype = Literal["float32", "float16"]
-Features = dict[str, torch.Tensor]
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -44,34 +44,34 @@ class Plan:
     Attributes:
         query: learns.
         target: what it is matched with; learns too, unless it is trained already: then it is frozen.
-        witnesses: trained encoders that never meet the query in training; held-out pairs are scored against them as well.
         recipe: how.
-        held_out: how many pairs are kept out of training, for the scores.
+        held_out: how many pairs are kept out of training: half of them choose the best epoch, half are for the scores.
         dtype: that the weights are rounded to before they are scored and named.
+        start: of the query's tower.
+        workers: how many share each batch.
         shuffle_pairs: train on wrong partners, as a control: scores must fall to chance.
+        logs: a local folder for TensorBoard and MLflow, or "".
     """
 
     query: Encoder
     target: Encoder
-    witnesses: tuple[Encoder, ...]
     recipe: Recipe
     held_out: int
     dtype: Dtype
+    start: Start = field(default_factory=Start)
+    workers: int = 1
     shuffle_pairs: bool = False
-
-    @property
-    def learners(self) -> tuple[Encoder, ...]:
-        """The encoders that are in training."""
-        return tuple(encoder for encoder in (self.query, self.target) if not encoder.fingerprint)
+    logs: str = ""
 
     def check(self, num_pairs: int) -> None:
         """Refuse what cannot be trained, before anything is read.
 
         Raises:
-            TrainingError: too few pairs for one batch beside the held-out ones.
+            TrainingError: too few pairs for one batch beside the held-out ones, or a batch that cannot be shared.
         """
-        if self.held_out < 0:
-            raise TrainingError(f"--held-out {self.held_out}: hold out 0 pairs or more")
+        if self.held_out < 0 or self.workers < 1:
+            raise TrainingError(f"--held-out {self.held_out}, --workers {self.workers}: at least 0 pairs and 1 worker")
+        self.recipe.share(self.workers)
         if num_pairs - self.held_out < self.recipe.batch_size:
             raise TrainingError(
                 f"{num_pairs} usable pairs, {self.held_out} of them held out for the scores, do not fill one batch of "
@@ -81,154 +81,169 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker hands back.
+    """What came of a training.
 
     Attributes:
-        weights: modality -> state dict of each tower that learnt, on the CPU.
-        trained: how it went.
-        scores: {"audio->image": {"R@1": ..., "R@5": ..., "R@10": ..., "of": gallery size}, ...} on the held-out pairs.
+        encoders: those that learnt, with their weights, of the best epoch.
+        trained: how it went, over all epochs.
+        split: of the pairs.
+        best: the point of the learning curve that was chosen: by recall on the validation pairs, or else the last.
     """
 
-    weights: Mapping[str, Features]
+    encoders: list[Encoder]
     trained: Trained
-    scores: Mapping[str, Mapping[str, float]]
+    split: Split
+    best: Mapping[str, Any]
 
 
-def fit(plan: Plan, pairs: Pairs, scratch: str) -> Outcome:
-    """Train on the cluster.
+def split_pairs(rows: np.ndarray, groups: np.ndarray, held_out: int, seed: int) -> Split:
+    """Which rows train, which choose the epoch, which are for the scores.
+
+    An image is never in two of them: of each image that is held out one pair is taken, and its others are left aside.
+
+    Args:
+        rows: usable rows of the manifest, rising.
+        groups: by row of the manifest; equal ones share an image.
+        held_out: how many pairs to hold out.
+    """
+    order = np.random.default_rng(seed).permutation(rows)
+    _, first = np.unique(groups[order], return_index=True)  # one row of each image
+    held = order[np.sort(first)[:held_out]]
+    training = rows[~np.isin(groups[rows], groups[held])]
+    return Split(training, np.sort(held[: held_out // 2]), np.sort(held[held_out // 2 :]))
+
+
+def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str, Any], out: str) -> Outcome:
+    """Train on the cluster, or go on with what was begun.
 
     Args:
         plan: what.
-        pairs: features for the query, the target and every witness.
-        scratch: a folder or URI that all nodes reach, for Ray Train's own notes; removed at the end.
+        pairs: features of the query, and of the target if `vectors` is None.
+        vectors: float32, by row of the manifest: the frozen side, computed already.
+        data: what the card says of the pairs.
+        out: of the job; a folder below it, which all nodes reach, holds checkpoints until the training has ended well.
 
     Raises:
         TrainingError: too few pairs, or a loss that is not finite.
-        ray.train.TrainingFailedError: a worker died.
+        OSError: workers died more often than is borne.
     """
-    plan.check(pairs.count)
-    store, path = filesystem(f"{scratch.rstrip('/')}/.train-{uuid.uuid4().hex}")
-    store.makedirs(path, exist_ok=True)
-    trainer: Any = TorchTrainer(
-        cast(Any, _work),
-        train_loop_config={"plan": plan},
-        datasets={"pairs": pairs.features},
-        scaling_config=ScalingConfig(num_workers=1, use_gpu=Resources.of_cluster().gpus > 0),
-        run_config=RunConfig(name="run", storage_path=path, storage_filesystem=pafs.PyFileSystem(pafs.FSSpecHandler(store))),
-    )
-    try:
-        return trainer.fit().return_value  # type: ignore[no-any-return]
-    except ray.train.WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if isinstance(failure, TrainingError):
-                raise TrainingError(str(failure)) from error
-        raise
-    finally:
-        store.rm(path, recursive=True)
-
-
-def finished(plan: Plan, outcome: Outcome, data: Mapping[str, Any]) -> list[Encoder]:
-    """The encoders that learnt, with weights, fingerprint, temperature and a card that says how they came about."""
-    card = {
-        "data": dict(data),
-        "recipe": asdict(plan.recipe),
-        "shuffled_pairs": plan.shuffle_pairs,
-        "final_loss": outcome.trained.losses[-1],
-        "scores": {name: dict(score) for name, score in outcome.scores.items()},
-        "frozen": {plan.target.modality: plan.target.fingerprint} if plan.target.fingerprint else {},
-    }
-    made = []
-    for encoder in plan.learners:
-        tower = encoder.build_tower()
-        tower.load_state_dict(outcome.weights[encoder.modality])
-        made.append(trained(encoder, tower, outcome.trained.logit_scale, card, DTYPES[plan.dtype]))
-    return made
+    split = split_pairs(pairs.usable, pairs.groups, plan.held_out, plan.recipe.seed)
+    plan.check(len(split.training) + plan.held_out)
+    name = _name(plan, split)
+    folder = f"{out.rstrip('/')}/.training/{name}"
+    task = Task(
+        name, plan.query, plan.target, plan.start, plan.recipe, split, pairs.groups,
+        None if vectors is None else ray.put(vectors), plan.shuffle_pairs, plan.logs,
+    )  # fmt: skip
+    result = _run(task, plan, pairs, folder)
+    trained_: Trained | TrainingError = result.return_value
+    store, path = filesystem(f"{out.rstrip('/')}/.training")
+    if isinstance(trained_, TrainingError):
+        if result.checkpoint is None:
+            store.rm(path, recursive=True)
+        raise _told(trained_, pairs, f"{folder}/run" if result.checkpoint else "")
+    by_recall = bool(len(split.validation))
+    best = result.get_best_checkpoint("recall", "max") if by_recall else result.checkpoint
+    state = read_state(best)
+    weights, logit_scale = results_of(state)
+    point = state["history"][-1]
+    about = {"data": {**data, "count": len(split.training)}, "best": point, "history": trained_.history}
+    made = _finished(plan, task, weights, logit_scale, about)
+    store.rm(path, recursive=True)
+    return Outcome(made, trained_, split, point)
 
 
 def summary(pairs: Pairs, outcome: Outcome, space: Space) -> dict[str, Any]:
     """The report of a training job."""
+    split, went = outcome.split, outcome.trained
+    images = len(np.unique(pairs.groups[pairs.usable]))
     return {
         "space": space.uri,
         "fingerprint": space.fingerprint,
         "modalities": list(space.modalities),
         "pairs": {"found": pairs.found, "dropped": len(pairs.dropped), "used": pairs.count},
+        "images": images,
         "dropped": [asdict(dropped) for dropped in pairs.dropped[:LISTED]],
-        "steps": outcome.trained.steps,
-        "losses": outcome.trained.losses,
-        "logit_scale": outcome.trained.logit_scale,
-        "scores": outcome.scores,
+        "held_out": {"validation": len(split.validation), "test": len(split.test), "test_rows": split.test.tolist()},
+        "steps": went.steps,
+        "losses": went.losses,
+        "logit_scale": outcome.encoders[0].logit_scale,
+        "best": dict(outcome.best),
+        "history": went.history,
+        "notes": went.notes,
     }
 
 
-def _work(config: dict[str, Plan]) -> Outcome:
-    """The training function of the worker."""
-    plan = config["plan"]
-    device = get_device()
-    if not isinstance(device, torch.device):
-        raise TypeError(f"one device a worker, not {device}")
-    columns = _collect(ray.train.get_dataset_shard("pairs"))
-    features = {m.modality: _tensors(columns, m) for m in (plan.query, plan.target, *plan.witnesses)}
-    order = torch.randperm(len(columns["row"]), generator=torch.Generator().manual_seed(plan.recipe.seed))
-    held_N, train_N = order[: plan.held_out], order[plan.held_out :]
-    towers = {e.modality: seeded_tower(e, plan.recipe.seed).to(device) for e in plan.learners}
-
-    def side(encoder: Encoder) -> Side:
-        mine = {name: values[train_N] for name, values in features[encoder.modality].items()}
-        if encoder.modality in towers:
-            return Learner(towers[encoder.modality], mine, encoder.augment)
-        vectors_ND = torch.from_numpy(Embedder(encoder, EMBED_BATCH, str(device))(_arrays(mine))).to(device)
-        return Frozen(vectors_ND[_wrong_order(len(vectors_ND), plan.recipe.seed)] if plan.shuffle_pairs else vectors_ND)
-
-    went = train(side(plan.query), side(plan.target), plan.recipe, _progress(plan))
-    weights = {modality: _cpu(tower.state_dict()) for modality, tower in towers.items()}
-    held = {modality: {name: values[held_N] for name, values in mine.items()} for modality, mine in features.items()}
-    return Outcome(weights, went, _scores(plan, towers, held) if len(held_N) else {})
-
-
-def _scores(plan: Plan, towers: Mapping[str, torch.nn.Module], held: Mapping[str, Features]) -> dict[str, dict[str, float]]:
-    """Retrieval on the held-out pairs, with the weights as they will be stored."""
-
-    def vectors(encoder: Encoder) -> np.ndarray:
-        if encoder.modality in towers:
-            encoder = trained(encoder, towers[encoder.modality].cpu(), 1.0, {}, DTYPES[plan.dtype])
-        return Embedder(encoder, EMBED_BATCH)(_arrays(held[encoder.modality]))
-
-    query_ND = vectors(plan.query)
-    scores = {}
-    for other in (plan.target, *plan.witnesses):
-        scores[f"{plan.query.modality}->{other.modality}"] = {**recall(query_ND, vectors(other)), "of": float(len(query_ND))}
-    return scores
+def _run(task: Task, plan: Plan, pairs: Pairs, folder: str) -> Any:
+    """Ray Train's result; a training of this name that has been begun is gone on with."""
+    store, path = filesystem(folder)
+    store.makedirs(path, exist_ok=True)
+    keep: dict[str, Any] = {"num_to_keep": 1}
+    if len(task.split.validation):
+        keep |= {"checkpoint_score_attribute": "recall", "checkpoint_score_order": "max"}
+    trainer: Any = TorchTrainer(
+        cast(Any, work),
+        train_loop_config={"task": task},
+        datasets={"pairs": pairs.features},
+        dataset_config=DataConfig(datasets_to_split=[]),  # each node keeps all pairs
+        scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=Resources.of_cluster().gpus > 0),
+        run_config=RunConfig(
+            name="run",
+            storage_path=path,
+            storage_filesystem=pafs.PyFileSystem(pafs.FSSpecHandler(store)),
+            checkpoint_config=CheckpointConfig(**keep),
+            failure_config=FailureConfig(max_failures=FAILURES),
+        ),
+    )
+    try:
+        return trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        if any(isinstance(cause, ray.exceptions.OutOfMemoryError) for cause in error.worker_failures.values()):
+            raise OSError(
+                f"a worker needs more memory than there is, {FAILURES + 1} times: lower recipe.micro_batch (it is "
+                f"{plan.recipe.micro_batch or plan.recipe.share(plan.workers)}) and run the command again, it goes on from the "
+                "newest checkpoint"
+            ) from error
+        raise RuntimeError(f"a worker failed: {next(iter(error.worker_failures.values()), error)}") from error
 
 
-def _collect(shard: ray.data.DataIterator) -> dict[str, np.ndarray]:
-    """All pairs of the shard, in the manifest's order whatever order the blocks came in."""
-    batches: list[Any] = list(shard.iter_batches(batch_size=EMBED_BATCH, batch_format="numpy"))
-    columns: dict[str, np.ndarray] = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    order = np.argsort(columns["row"])
-    return {name: values[order] for name, values in columns.items()}
+def _name(plan: Plan, split: Split) -> str:
+    """What makes two trainings the same: all but how many workers do it and how much each takes at once."""
+    start = plan.start.origin.fingerprint if plan.start.origin else ""
+    recipe = asdict(replace(plan.recipe, micro_batch=0))
+    sides = [[e.architecture, dict(e.settings), e.fingerprint] for e in (plan.query, plan.target)]
+    told = json.dumps([sides, start, plan.start.lora_rank, recipe, plan.shuffle_pairs], sort_keys=True, default=list).encode()
+    rows = b"".join(np.ascontiguousarray(part).tobytes() for part in (split.training, split.validation))
+    return hashlib.sha256(told + rows).hexdigest()[:16]
 
 
-def _tensors(columns: Mapping[str, np.ndarray], encoder: Encoder) -> Features:
-    return {name: torch.from_numpy(values) for name, values in feature_columns(columns, encoder.modality).items()}
+def _finished(
+    plan: Plan, task: Task, weights: list[dict[str, torch.Tensor]], logit_scale: float, about: Mapping[str, Any]
+) -> list[Encoder]:
+    """The encoders that learnt, with weights, fingerprint, temperature and a card that says how they came about."""
+    card: dict[str, Any] = {
+        **about,
+        "recipe": asdict(plan.recipe),
+        "shuffled_pairs": plan.shuffle_pairs,
+        "frozen": {plan.target.modality: plan.target.fingerprint} if plan.target.fingerprint else {},
+    }
+    if plan.start.origin is not None:
+        origin = plan.start.origin
+        card["started_from"] = {"architecture": origin.architecture, "fingerprint": origin.fingerprint}
+        card["started_from"] |= {"lora_rank": plan.start.lora_rank} if plan.start.lora_rank else {}
+    made = []
+    for encoder, tower, state in zip(task.learners, task.begun(), weights, strict=True):
+        tower.load_state_dict(state)
+        made.append(trained(encoder, plain(tower), logit_scale, card, DTYPES[plan.dtype]))
+    return made
 
 
-def _arrays(features: Features) -> dict[str, np.ndarray]:
-    return {name: values.numpy() for name, values in features.items()}
-
-
-def _cpu(state: Mapping[str, torch.Tensor]) -> Features:
-    return {name: values.detach().cpu() for name, values in state.items()}
-
-
-def _wrong_order(count: int, seed: int) -> torch.Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed + 1))
-
-
-def _progress(plan: Plan) -> Callable[[int, float], None]:
-    learning = " + ".join(encoder.modality for encoder in plan.learners)
-
-    def tell(epoch: int, loss: float) -> None:
-        ray.train.report({"epoch": epoch, "loss": loss})
-        sys.stderr.write(f"{learning}: epoch {epoch} of {plan.recipe.epochs}, loss {loss:.3f}\n")
-
-    return tell
+def _told(error: TrainingError, pairs: Pairs, kept: str) -> TrainingError:
+    """The error with what was in the batch, and where the last good checkpoint is."""
+    words = [str(error)]
+    if isinstance(error, BadBatchError):
+        listed = ", ".join(f"{row} ({pairs.names[row]})" for row in error.rows[:8])
+        words.append(f"Rows of the pairs: {listed}{', ...' if len(error.rows) > 8 else ''}.")
+    if kept:
+        words.append(f"The last good checkpoint is kept below {kept}.")
+    return TrainingError(" ".join(words))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -47,18 +48,36 @@ class Pairs:
 
     Attributes:
         features: a materialised Dataset: `row` of the manifest, and a column `modality.feature` for each feature.
-        found: rows of the manifest.
-        dropped: those with a member that is missing or cannot be decoded.
+        dropped: rows with a member that is missing or cannot be decoded, each once.
+        groups: int64, by row of the manifest; rows of one number share an image.
+        names: by row of the manifest, what a message calls it.
     """
 
     features: ray.data.Dataset
-    found: int
     dropped: list[Dropped]
+    groups: np.ndarray
+    names: Sequence[str]
+
+    @property
+    def found(self) -> int:
+        """Rows of the manifest."""
+        return len(self.groups)
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Rows of the manifest that are whole, rising."""
+        return np.setdiff1d(np.arange(self.found), [dropped.row for dropped in self.dropped])
 
     @property
     def count(self) -> int:
         """How many pairs can be used."""
         return self.found - len(self.dropped)
+
+    def without(self, problems: Mapping[int, str], member: str) -> Pairs:
+        """The pairs less those rows whose `member` cannot be used, each with its reason."""
+        already = {dropped.row for dropped in self.dropped}
+        more = [Dropped(row, member, problem) for row, problem in problems.items() if row not in already]
+        return replace(self, dropped=sorted([*self.dropped, *more], key=lambda dropped: dropped.row))
 
 
 def column_of(modality: str) -> str:
@@ -77,18 +96,29 @@ def read_manifest(uri: str, modalities: Sequence[str], optional: Sequence[str] =
     Raises:
         PairsError: no such file, not Parquet, or a column is missing.
     """
+    there = columns_of(uri)
+    missing = [column_of(m) for m in modalities if column_of(m) not in there]
+    if missing:
+        raise PairsError(
+            f"{uri} has no column {', '.join(map(repr, missing))}; it has {', '.join(there)}. A pairs manifest has one "
+            "column of URIs for each modality, and `caption` for text"
+        )
+    wanted = dict.fromkeys(column_of(m) for m in (*modalities, *optional) if column_of(m) in there)
+    store, path = filesystem(uri)
+    with store.open(path, "rb") as file:
+        return pq.read_table(file, columns=list(wanted))
+
+
+def columns_of(uri: str) -> list[str]:
+    """The columns of a Parquet file.
+
+    Raises:
+        PairsError: no such file, or not Parquet.
+    """
     store, path = filesystem(uri)
     try:
         with store.open(path, "rb") as file:
-            there = pq.read_schema(file).names
-            missing = [column_of(m) for m in modalities if column_of(m) not in there]
-            if missing:
-                raise PairsError(
-                    f"{uri} has no column {', '.join(map(repr, missing))}; it has {', '.join(there)}. A pairs manifest has one "
-                    "column of URIs for each modality, and `caption` for text"
-                )
-            wanted = dict.fromkeys(column_of(m) for m in (*modalities, *optional) if column_of(m) in there)
-            return pq.read_table(file, columns=list(wanted))
+            return list(pq.read_schema(file).names)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise PairsError(f"no pairs manifest at {uri}; give the Parquet file itself, e.g. .../pairs.parquet") from error
     except pa.ArrowInvalid as error:
@@ -115,7 +145,21 @@ def prepare_pairs(manifest: pa.Table, uri: str, encoders: Mapping[str, Encoder])
     dropped = [Dropped(int(row), str(member), str(problem)) for row, member, problem in bad.itertuples(index=False)]
     if dropped:
         features = features.map_batches(_whole, batch_size=None, batch_format="numpy").materialize()
-    return Pairs(features, len(manifest), dropped)
+    return Pairs(features, dropped, _groups(manifest, uri), _names(manifest, list(encoders)))
+
+
+def _groups(manifest: pa.Table, uri: str) -> np.ndarray:
+    """A number for each row, the same where the image is: by its canonical URI, or by its bytes."""
+    base = uri.rpartition("/")[0] or "."
+    images = manifest["image"].to_pylist()
+    keys = [canonical_uri(image, base) if isinstance(image, str) else image for image in images]
+    return np.asarray(pd.factorize(np.array([*keys, None], object))[0][:-1], np.int64)
+
+
+def _names(manifest: pa.Table, modalities: Sequence[str]) -> list[str]:
+    """What the members of each row are called, as far as that is words."""
+    columns = [manifest[column_of(modality)].to_pylist() for modality in modalities]
+    return [", ".join(value[:120] for value in row if isinstance(value, str)) for row in zip(*columns, strict=True)]
 
 
 def feature_columns(batch: Mapping[str, np.ndarray], modality: str) -> dict[str, np.ndarray]:

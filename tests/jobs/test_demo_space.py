@@ -106,8 +106,8 @@ def pairs_of(folder: Path, **columns: list[object]) -> str:
         ([], "3 usable pairs, 256 of them held out for the scores, do not fill one batch of 128"),
         (["--held-out", "1", "--batch-size", "3"], "do not fill one batch of 3"),
         (["--space", "nowhere"], "no space 'nowhere'"),
-        (["--architecture", "demo/image"], "none fits audio in 128 dimensions"),
-        (["--architecture", "demo/smell"], "no encoder 'demo/smell'"),
+        (["--encoder", "demo/image"], "none fits audio in 128 dimensions"),
+        (["--encoder", "demo/smell"], "no encoder 'demo/smell'"),
     ],
 )
 def test_a_binding_that_cannot_work_ends_with_2_before_anything_starts(
