@@ -90,7 +90,7 @@ def serve_table(config: ServeConfig) -> JsonReport:
 
 @contextmanager
 def _serving(config: ServeConfig, settings: ServiceSettings) -> Iterator[None]:
-    """Replicas behind Serve's HTTP proxy; at the end they answer what they have begun, and go."""
+    """Replicas behind Serve's HTTP proxy, and at the end none."""
     quiet = LoggingConfig(log_level=logging.WARNING, enable_access_log=False)
     timeout_s = config.timeout_s + PROXY_MARGIN_S
     options = HTTPOptions(host=config.host, port=config.port, request_timeout_s=timeout_s)

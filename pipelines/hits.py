@@ -46,7 +46,7 @@ _LEGENDS = {
 }
 # Moved away, not allowed, no way there (which boto says by an error of its own), no such protocol here.
 _UNREADABLE = (OSError, BotoCoreError, ValueError, ImportError)
-_WIDEST = {"#": 9, "similarity": 9, "modality": 12, "name": 28, "what": 40, "labels": 120}  # characters, in a terminal's table
+_WIDEST = {"#": 9, "similarity": 9, "score": 9, "modality": 12, "name": 28, "what": 40, "labels": 120}  # characters, in a terminal's table
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Card:
     """One hit, ready to be shown; empty strings for what there is not."""
 
     similarity: float
+    score: str  # what ordered the hits, if not the similarity
     modality: str
     name: str
     uri: str
@@ -72,7 +73,7 @@ class Hits:
     """Items found, best first.
 
     Attributes:
-        rows: `similarity` (the cosine, in [-1, 1]), then the table's columns.
+        rows: `similarity` (the cosine, in [-1, 1]), `score` where a search made one, then the table's columns.
         query: what was asked, in words.
     """
 
@@ -117,8 +118,11 @@ class Hits:
         for number, row in enumerate(self, 1):
             labels = " ".join(f"{name}={value}" for name, value in _labels(row))
             what = "; ".join(part for part in (str(row.get("text") or ""), _facts(row)) if part)
-            cells = (str(number), f"{row['similarity']:.3f}", str(row.get("modality", "")), _name(row), what, labels)
+            likeness = (f"{row['similarity']:.3f}", _score(row))
+            cells = (str(number), *likeness, str(row.get("modality", "")), _name(row), what, labels)
             lines.append(tuple(_cut(cell, widest) for cell, widest in zip(cells, _WIDEST.values(), strict=True)))
+        if "score" not in self.rows.column_names:
+            lines = [(*line[:2], *line[3:]) for line in lines]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         fitted = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
         return "\n".join([heading, *fitted])
@@ -170,6 +174,7 @@ def _card(row: Mapping[str, Any], media: bytes) -> Card:
     mime = _PLAYABLE.get(str(row.get("mime")), "")
     return Card(
         similarity=row["similarity"],
+        score=_score(row),
         modality=modality,
         name=_name(row),
         uri=uri,
@@ -206,6 +211,10 @@ def _media(row: Mapping[str, Any], played: bool) -> bytes:
     except _UNREADABLE:
         return b""
     return data if len(data) == row["size_bytes"] else b""
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    return f"{row['score']:.2f}" if row.get("score") is not None else ""
 
 
 def _stretch(row: Mapping[str, Any]) -> str:
