@@ -46,7 +46,8 @@ _LEGENDS = {
 }
 # Moved away, not allowed, no way there (which boto says by an error of its own), no such protocol here.
 _UNREADABLE = (OSError, BotoCoreError, ValueError, ImportError)
-_WIDEST = {"#": 9, "similarity": 9, "score": 9, "modality": 12, "name": 28, "what": 40, "labels": 120}  # characters, in a terminal's table
+# Characters of each column of a terminal's table.
+_WIDEST = {"#": 9, "similarity": 9, "score": 9, "modality": 12, "name": 28, "what": 40, "labels": 120}
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from pipelines.index import open_index
 from pipelines.storage import INFRASTRUCTURE_ERRORS
 
 MAX_HITS = 1000
+MAX_OFFSET = 10_000
 MAX_TEXT = 10_000  # characters; more than any tower takes
 SEARCHERS = 8  # searches at a time; one more thread decodes
 DECODE_SHARE = 0.5  # of a request's time
@@ -73,6 +74,11 @@ class Query(BaseModel):
     modality: list[str] = Field([], max_length=100, description="Only hits of these modalities; of all if empty.")
     where: str | None = Field(None, max_length=10_000, description="An SQL condition on the table's columns.")
     k: int = Field(10, ge=1, le=MAX_HITS, description="How many hits at most.")
+    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="How many of the best to leave out, for the next page.")
+    hybrid: bool = Field(False, description="Whether to look for the words of `text` in the items' texts, too.")
+    centred: bool = Field(False, description="Whether parts of several modalities are to count alike.")
+    diversity: float = Field(0.0, ge=0, le=1, description="Above 0 each hit is chosen unlike those before it.")
+    collapse: float | None = Field(None, gt=0, le=1, description="The cosine from which on two items count as one: 0.98, say.")
     previews: bool = Field(False, description="Whether hits carry their small pictures, as data URIs.")
 
 
@@ -90,7 +96,7 @@ class FormQuery(Query):
 
 
 class Found(BaseModel):
-    """What was found, best first: each hit has `similarity`, the cosine, `item_id` and the table's columns but its vector."""
+    """What was found, best first: each hit has `similarity` (the cosine), `score`, and the table's columns but its vector."""
 
     query: str
     hits: list[dict[str, Any]]
@@ -166,8 +172,13 @@ class Service:
             vector=getattr(query, "vector", None),
             weights=getattr(query, "weights", None),
             modality=query.modality or None,
-            k=query.k,
             where=query.where,
+            k=query.k,
+            offset=query.offset,
+            hybrid=query.hybrid,
+            centred=query.centred,
+            diversity=query.diversity,
+            collapse=query.collapse,
             columns=[name for name in self.index.columns if name not in unwanted],
             **decoded,
         )

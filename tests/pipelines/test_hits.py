@@ -54,9 +54,17 @@ def test_rows_come_out_in_every_form(index: Index) -> None:
 def test_the_table_for_terminals_has_a_line_a_hit(index: Index) -> None:
     hits = index.search("dog", k=3, modality="text")
     heading, titles, *lines = repr(hits).splitlines()
-    assert heading == '3 hits for text "dog"' and titles.split() == ["#", "similarity", "modality", "name", "what", "labels"]
+    assert heading == '3 hits for text "dog"'
+    assert titles.split() == ["#", "similarity", "score", "modality", "name", "what", "labels"]
     for line, row in zip(lines, hits, strict=True):
-        assert f"{row['similarity']:.3f}" in line and row["text"][:20] in line and f"thing={row['thing']}" in line
+        assert f"{row['similarity']:.3f}" in line and f" {row['score']:.2f} " in line
+        assert row["text"][:20] in line and f"thing={row['thing']}" in line
+
+
+def test_a_score_is_shown_where_there_is_one(index: Index) -> None:
+    found = index.search("dog", k=1)
+    assert f"score {found.to_pandas()['score'][0]:.2f}" in found._repr_html_()
+    assert "score" not in hit()._repr_html_() and "score" not in repr(hit())
 
 
 def test_a_hit_cannot_steer_the_terminal_or_break_its_line() -> None:

@@ -76,8 +76,10 @@ def test_words_items_and_vectors_find_what_the_index_finds(url: str, index: Inde
     item = index.search("dog", k=1).to_arrow()["item_id"][0].as_py()
     vector = np.arange(128, dtype=np.float64)
     asked = {"text": "dog barking", "item_id": item, "weights": {"text": 0.5, "item_id": -1.0}}
-    asked |= {"modality": ["image", "audio"], "k": 5, "where": "score < 0.25"}
+    asked |= {"modality": ["image", "audio"], "k": 5, "where": "rating < 0.25"}
     assert ids(ask(url, **asked)) == index.search(**asked).to_arrow()["item_id"].to_pylist()
+    page = {"text": "dog", "offset": 2, "k": 3, "diversity": 0.5, "collapse": 0.99, "centred": True}
+    assert ids(ask(url, **page)) == index.search(**page).to_arrow()["item_id"].to_pylist()
     assert ids(ask(url, vector=vector.tolist())) == index.search(vector=vector).to_arrow()["item_id"].to_pylist()
 
 
@@ -95,7 +97,7 @@ def test_a_file_finds_itself_and_adds_up_with_words(url: str, index: Index, db: 
 
 def test_hits_hold_the_tables_columns_and_previews_if_wanted(url: str, index: Index) -> None:
     hit = ask(url, text="dog", modality=["image"], k=1).json()["hits"][0]
-    assert set(hit) == {"similarity", *index.columns} - {"vector", "preview"}
+    assert set(hit) == {"similarity", "score", *index.columns} - {"vector", "preview"}
     assert hit["duration_s"] is None and hit["embedded_at"].startswith("2026-01-01T00:00:00")
     (hit,) = ask(url, text="dog", modality=["image"], k=1, previews=True).json()["hits"]
     assert hit["preview"].startswith("data:image/jpeg;base64,")
@@ -117,6 +119,7 @@ def test_a_string_is_never_opened_as_a_path_or_url(url: str, index: Index, db: P
         ({"text": "dog", "where": "nosuch = 1"}, 400, "the columns are"),
         ({"text": "dog", "where": "true) OR (true"}, 400, "parentheses"),
         ({"text": "dog", "modality": ["smell"]}, 400, "this space has"),
+        ({"text": "dog", "hybrid": True}, 400, "needs a full-text index"),
         ({"item_id": "x"}, 400, "media.lance has no item"),
         ({"vector": [1.0]}, 400, "shape"),
         ({"text": "dog", "weights": {"image": 1}}, 400, "weights names"),
