@@ -55,7 +55,7 @@ class Space:
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     uri: str = ""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    _embedders: dict[tuple[str, int], Embedder] = field(default_factory=dict, repr=False, compare=False)
+    _embedders: dict[tuple[str, int], Embedder] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def modalities(self) -> tuple[str, ...]:

@@ -129,3 +129,14 @@ def test_an_encoder_under_another_modalitys_name_is_refused(toy: Encoder, tmp_pa
     (tmp_path / "space.json").write_text(json.dumps(card))
     with pytest.raises(SpaceError, match="has 'toy/text', an encoder of text, under 'image'"):
         load_space(tmp_path)
+
+
+def test_a_space_with_another_encoder_embeds_by_that_one() -> None:
+    encoder = build_encoder("demo/image")
+    first, second = (trained(encoder, seeded_tower(encoder, seed), 10.0, {}, torch.float32) for seed in (0, 1))
+    space = Space("toy", encoder.dim, "f", "CC0-1.0", {"image": first})
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    before = space.embed("image", [picture])
+    after = dataclasses.replace(space, encoders={"image": second}).embed("image", [picture])
+    assert not np.allclose(before, after)
+    np.testing.assert_array_equal(space.embed("image", [picture]), before)
