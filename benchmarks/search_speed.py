@@ -28,6 +28,7 @@ import lance
 import lancedb
 import numpy as np
 import pyarrow as pa
+from lancedb.index import IvfPq
 
 from benchmarks.synthetic import block, machine, space_of
 from encoders.space import Space, load_space
@@ -173,7 +174,7 @@ def plain_lancedb(db: Path, uri: str, query_QD: np.ndarray) -> dict[str, Any]:
     dataset.drop_index("vector_idx")
     table = lancedb.connect(db).open_table("media")
     began = time.perf_counter()
-    table.create_index(metric="cosine", vector_column_name=VECTOR)
+    table.create_index(VECTOR, config=IvfPq(distance_type="cosine"))
     table.wait_for_index(["vector_idx"], timedelta(hours=1))
     built_s = round(time.perf_counter() - began, 1)
 

@@ -25,7 +25,7 @@ from pipelines.ledger import Ledger
 from pipelines.runs import new_run_id
 from pipelines.storage import filesystem
 from pipelines.table import open_table, table_uri
-from pipelines.vector_index import TARGET_RECALL, keep_indices, refresh, stale_indices
+from pipelines.vector_index import TARGET_RECALL, keep_indices, missing_indices, refresh, stale_indices
 
 BESIDE = ("rejects", "deleted", "runs")  # `<table>__rejects` and so on are kept up with their table
 _ORPHANS_LIE_IN = ("data", "_deletions", "_indices", "_transactions")
@@ -146,6 +146,7 @@ def _planned(uri: str, keep: Keep) -> Tidied:
     return Tidied(
         fragments_removed=sum(len(task.fragments) for task in tasks),
         fragments_added=len(tasks),
+        indices_built=missing_indices(dataset),
         indices_refreshed=stale_indices(dataset),
         versions_removed=len(old),
         versions_tagged=tagged,

@@ -22,7 +22,7 @@ from pipelines.background import vectors_of
 from pipelines.compaction import Tidied
 from pipelines.lease import LeaseLostError
 from pipelines.nearest import EXACT_VALUES, SEARCH_KEY, SearchSettings, nearest, vector_index_of
-from pipelines.recall import K, tune
+from pipelines.recall import REFINE, K, tune
 from pipelines.table import VECTOR, open_table
 
 TARGET_RECALL = 0.95  # at 10
@@ -30,6 +30,7 @@ SCALARS = {"item_id": "BTREE", "source_id": "BTREE", "uri": "BTREE", "modality":
 STALE_SHARE = 0.01  # of the rows; an index that lacks more is brought up to date even where time is short
 GROWTH = 4  # the index is trained anew when the table has so many times as many rows, or as few
 _NAME = f"{VECTOR}_idx"
+_OURS = {VECTOR, "text", *SCALARS}
 _UNREADABLE = (OSError, ValueError, RuntimeError)  # what Lance raises for an index file that is damaged or gone
 
 
@@ -42,7 +43,7 @@ def keep_indices(uri: str, check: Callable[[], None], tidied: Tidied, target: fl
         tidied: is told.
         target: recall at 10, of the worst pair of modalities.
     """
-    if not {VECTOR, "modality", "text"} <= set(_open(uri).schema.names):  # a table of another program
+    if not _OURS.issubset(_open(uri).schema.names):  # a table of another program
         refresh(uri, check, tidied)
         return
     _drop_damaged(uri, check)
@@ -117,16 +118,17 @@ def _told(settings: SearchSettings) -> dict[str, Any]:
 def _train(uri: str, check: Callable[[], None], tidied: Tidied, target: float, known: SearchSettings | None) -> SearchSettings:
     """Train the vector index on the rows there are, in place of the one before.
 
-    Until it is tuned, readers probe twice the share of partitions that was right before; if there was none, they compare all.
+    Until it is tuned, readers probe twice the share of partitions that was right before; if there was none, all partitions.
     """
     dataset = _open(uri)
     rows, dim = dataset.count_rows(), dataset.schema.field(VECTOR).type.list_size
     kind, options = ("IVF_RQ", {"num_bits": 1}) if dim % 8 == 0 else ("IVF_SQ", {})
-    settings = SearchSettings(kind, partitions=max(1, math.isqrt(rows)), probes=1, refine=1, target=target, rows=rows)
+    partitions = max(1, math.isqrt(rows))
+    settings = SearchSettings(kind, partitions, probes=partitions, refine=REFINE[-1], target=target, rows=rows)
     if known is not None:
-        probes = math.ceil(2 * settings.partitions * known.probes / known.partitions)
-        settings = replace(settings, probes=max(known.probes, min(probes, settings.partitions)), refine=known.refine)
-        _store(uri, check, settings)
+        probes = math.ceil(2 * partitions * known.probes / known.partitions)
+        settings = replace(settings, probes=max(known.probes, min(probes, partitions)), refine=known.refine)
+    _store(uri, check, settings)
     for other in (i.name for i in dataset.describe_indices() if list(i.field_names) == [VECTOR] and i.name != _NAME):
         check()
         _open(uri).drop_index(other)  # of another program: Lance would choose between the two by itself
@@ -154,13 +156,27 @@ def _drop_damaged(uri: str, check: Callable[[], None]) -> None:
 def _build_others(uri: str, check: Callable[[], None], tidied: Tidied) -> None:
     """Full text wherever there are texts; scalars where the table is large, or has them already."""
     dataset = _open(uri)
-    present = {tuple(index.field_names): index for index in dataset.describe_indices()}
-    wanted = SCALARS if large(dataset) else {}
-    for column, kind in [*wanted.items(), *([("text", "INVERTED")] if dataset.count_rows(filter="text IS NOT NULL") else [])]:
-        if (column,) not in present or not _readable(dataset, column, kind):
+    missing = missing_indices(dataset)
+    for column, kind in _wanted(dataset).items():
+        if f"{column}_idx" in missing or not _readable(dataset, column, kind):
             check()
             _open(uri).create_scalar_index(column, kind, name=f"{column}_idx", replace=True)
             tidied.indices_built.append(f"{column}_idx")
+
+
+def missing_indices(dataset: Any) -> list[str]:
+    """Names of the indices that the table should have and has not."""
+    if not _OURS.issubset(dataset.schema.names):
+        return []
+    present = {name for index in dataset.describe_indices() for name in index.field_names}
+    wanted = [*_wanted(dataset), *([VECTOR] if large(dataset) else [])]
+    return [f"{column}_idx" for column in wanted if column not in present]
+
+
+def _wanted(dataset: Any) -> dict[str, str]:
+    """The columns to index beside the vector, and how."""
+    texts = {"text": "INVERTED"} if dataset.count_rows(filter="text IS NOT NULL") else {}
+    return {**(SCALARS if large(dataset) else {}), **texts}
 
 
 def _readable(dataset: Any, column: str, kind: str) -> bool:

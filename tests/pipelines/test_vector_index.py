@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,24 @@ def test_the_index_finds_what_was_asked_for_between_every_two_modalities(
             found = [set(h.to_arrow()["item_id"].to_pylist()) for h in index.search_many(asked, **how)]
             true = [set(h.to_arrow()["item_id"].to_pylist()) for h in index.search_many(asked, exact=True, **how)]
             assert np.mean([len(f & t) / 10 for f, t in zip(found, true, strict=True)]) >= 0.9
+
+
+def test_a_dry_run_says_what_would_be_built_and_builds_nothing(bare: Path, db: str) -> None:
+    would = upkeep(UpkeepSettings(db=str(bare), dry_run=True)).tables["media"]
+    assert {"vector_idx", "text_idx", "modality_idx"} <= set(would.indices_built)
+    assert not open_table(table_uri(str(bare), "media")).describe_indices()  # type: ignore[union-attr]
+    assert not upkeep(UpkeepSettings(db=db, dry_run=True)).tables["media"].indices_built
+
+
+def test_a_build_that_was_killed_before_it_was_tuned_is_tuned_by_the_next_run(db: str) -> None:
+    dataset: Any = open_table(table_uri(db, "media"))
+    settings = SearchSettings.of(dataset)
+    assert settings is not None
+    dataset.update_schema_metadata({"bindery.search": replace(settings, recall={}).to_json()})
+    assert open_index(db).stats().recall is None
+    done = upkeep(UpkeepSettings(db=db)).tables["media"]
+    assert not done.indices_built and done.search["recall"] >= 0.95
+    assert open_index(db).stats().recall == done.search["recall"]
 
 
 def test_a_second_run_finds_nothing_to_do(db: str) -> None:
