@@ -129,6 +129,8 @@ def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str,
     """
     split = split_pairs(pairs.usable, pairs.groups, plan.held_out, plan.recipe.seed)
     plan.check(len(split.training) + plan.held_out)
+    if len(np.unique(pairs.groups[split.training])) < 2:
+        raise TrainingError("all pairs share one image, so there is nothing to tell it from; bring pairs of several images")
     name = _name(plan, split)
     folder = f"{out.rstrip('/')}/.training/{name}"
     task = Task(
@@ -204,7 +206,10 @@ def _run(task: Task, plan: Plan, pairs: Pairs, folder: str) -> Any:
                 f"{plan.recipe.micro_batch or plan.recipe.share(plan.workers)}) and run the command again, it goes on from the "
                 "newest checkpoint"
             ) from error
-        raise RuntimeError(f"a worker failed: {next(iter(error.worker_failures.values()), error)}") from error
+        cause = next(iter(error.worker_failures.values()), error)
+        if isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.NodeDiedError):
+            raise OSError(f"workers died {FAILURES + 1} times ({cause}); run the command again, it goes on") from error
+        raise RuntimeError(f"a worker failed: {cause}") from error
 
 
 def _name(plan: Plan, split: Split) -> str:
