@@ -51,8 +51,9 @@ class Objective(nn.Module):
         super().__init__()
         self._kind = recipe.loss
         learnt = recipe.learn_temperature and recipe.loss == "infonce"
-        start = torch.tensor(min(-math.log(recipe.temperature), MAX_LOG_SCALE), device=device)
-        self.log_scale = nn.Parameter(start, requires_grad=learnt)
+        start = min(-math.log(recipe.temperature), MAX_LOG_SCALE)
+        self._least = min(0.0, start)  # a temperature above 1 is of no use, and without end would be a division by 0
+        self.log_scale = nn.Parameter(torch.tensor(start, device=device), requires_grad=learnt)
 
     def forward(self, query_BD: torch.Tensor, target_BD: torch.Tensor, groups_B: torch.Tensor | None) -> torch.Tensor:
         """Of matching unit vectors; rows of one group are no negatives of each other."""
@@ -62,8 +63,8 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Keep the inverse temperature at 100 or less."""
-        self.log_scale.clamp_(max=MAX_LOG_SCALE)
+        """Keep the inverse temperature from 1 (or where it started, if below) to 100."""
+        self.log_scale.clamp_(self._least, MAX_LOG_SCALE)
 
 
 def mixed(*numbers: int) -> int:

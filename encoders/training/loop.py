@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from encoders.training.gradcache import BadBatchError, Gradients, Objective, mixed
@@ -113,7 +114,7 @@ class Training:
             BadBatchError: a loss or gradient that is not finite; the weights are those before that step.
         """
         for tower in self.towers:
-            tower.train()
+            _in_training(tower)
         began, cpu_s, losses = time.monotonic(), time.process_time(), list[float]()
         every = max(1, self.steps // CURVE_POINTS)
         drawn = 0  # losses that the curve has
@@ -210,6 +211,14 @@ class Training:
             f"(muon_lr {self.recipe.muon_lr}, adamw_lr {self.recipe.adamw_lr})",
             error.rows,
         )
+
+
+def _in_training(tower: nn.Module) -> None:
+    """Training mode, but for batch norms whose weights are frozen: their statistics are of what they were trained on."""
+    tower.train()
+    for module in tower.modules():
+        if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.requires_grad:
+            module.eval()
 
 
 def results_of(state: dict[str, Any]) -> tuple[list[dict[str, torch.Tensor]], float]:

@@ -251,6 +251,14 @@ class _Named(nn.Module):
         return self.inner(x)
 
 
+def test_a_temperature_that_runs_away_stops_at_1() -> None:
+    x, vectors_ND = toy_pairs(64)
+    wild = replace(TOY, epochs=2, adamw_lr=5.0, optimiser="adamw")
+    training = Training(Learner(toy(), {"x": x}), Frozen(vectors_ND.flip(0)), wild)
+    training.run_epoch()
+    assert 1 - 1e-6 <= training.logit_scale <= 100
+
+
 def test_a_moving_average_is_what_is_scored_and_saved() -> None:
     training = toy_training(ema=0.9)
     training.run_epoch()

@@ -12,7 +12,9 @@ import torch
 from encoders import Space, SpaceError, build_encoder, load_space
 from encoders.space import space_fingerprint, trained
 from encoders.training.choice import Wish, choose
-from encoders.training.recipe import TrainingError
+from encoders.training.loop import Training
+from encoders.training.recipe import Recipe, TrainingError
+from encoders.training.sides import Frozen, Learner
 from encoders.training.start import Start, begin, plain
 
 
@@ -98,6 +100,10 @@ def test_adapters_start_as_nothing_learn_alone_and_are_merged_into_a_plain_tower
         merged = plain(tower)
         assert not torch.allclose(adapted, before, atol=1e-2)
         torch.testing.assert_close(merged(depth=pictures), adapted, rtol=1e-4, atol=1e-4)
+    training = Training(Learner(tower, {"depth": pictures.repeat(8, 1, 1, 1)}), Frozen(torch.eye(128)[:32]), Recipe(1, 32))
+    statistics = {name: value.clone() for name, value in tower.named_buffers()}
+    training.run_epoch()
+    assert all(torch.equal(value, statistics[name]) for name, value in tower.named_buffers())  # nothing else drifts
     assert merged.state_dict().keys() == demo.encoders["depth"].tower.state_dict().keys()
     with pytest.raises(SpaceError, match="say which with --start"):
         choose(Wish("depth", "demo/depth", lora_rank=2), demo)
