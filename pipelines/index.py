@@ -232,6 +232,8 @@ class Index:
 
     def _ranked(self, snapshot: Snapshot, asked: list[Asked], wish: Wish, background: Background, exact: bool) -> list[Ranked]:
         """With the index, or without where it cannot be read."""
+        if not exact:
+            snapshot.tell_if_slow()
         if exact or snapshot.settings is None:
             return ranked(snapshot.dataset, asked, wish, None, background)
         try:

@@ -53,9 +53,10 @@ class Stats:
 class Snapshot:
     """A version of a table, open for reading; threads may share it."""
 
-    def __init__(self, dataset: Any, earlier: Background | None = None) -> None:
+    def __init__(self, dataset: Any, earlier: Background | None = None, told: bool = False) -> None:
         self.dataset = dataset
         self._background = earlier
+        self._told = told  # whether somebody was warned of this table
         self._looked = False  # whether the background is known to be that of this version
         self._turn = threading.Lock()
 
@@ -66,16 +67,26 @@ class Snapshot:
 
     @cached_property
     def settings(self) -> SearchSettings | None:
-        """How to ask the vector index; None where there is none."""
-        settings = SearchSettings.of(self.dataset)
-        self._warn(settings is not None)
-        return settings
+        """How to ask the vector index; None where there is none, or one of another program."""
+        return SearchSettings.of(self.dataset)
 
     @cached_property
     def unindexed_rows(self) -> int:
-        """Rows that the vector index does not hold."""
-        index = vector_index_of(self.dataset)
+        """Rows that a search compares one by one."""
+        index = vector_index_of(self.dataset) if self.settings is not None else None
         return self.rows - (min(self.rows, index.num_rows_indexed) if index is not None else 0)
+
+    def tell_if_slow(self) -> None:
+        """Warn, once, where searches compare many rows one by one."""
+        slow, self._told = 0 if self._told else self.unindexed_rows, True
+        if slow <= UNINDEXED_SHARE * self.rows or slow * self.dataset.schema.field(VECTOR).type.list_size < EXACT_VALUES:
+            return
+        what = "are not in its vector index" if self.settings is not None else "have no vector index"
+        warnings.warn(
+            f"{slow:,} of {self.rows:,} rows of {self.dataset.uri} {what}, so a search compares them one by one; "
+            "`bindery optimize` brings it up to date",
+            stacklevel=4,
+        )
 
     def background(self, space: Space) -> Background:
         """A sample of the table: that of an earlier version as long as it will do, else one that is taken now."""
@@ -121,20 +132,9 @@ class Snapshot:
             another: Any = open_table(newest.uri)  # nothing is remembered of it
             check_space(another, space, newest.uri)
             return Snapshot(another)
-        return Snapshot(newest, self._background)
+        return Snapshot(newest, self._background, self._told)
 
     def _covers(self, known: Background, space: Space) -> bool:
         missing = [name for name in space.modalities if name not in known.vectors]
         new = self.dataset.count_rows(filter=is_in("modality", missing)) if missing else 0
         return not new and self.rows < GROWTH * max(1, known.rows)
-
-    def _warn(self, indexed: bool) -> None:
-        slow = self.unindexed_rows
-        if slow <= UNINDEXED_SHARE * self.rows or slow * self.dataset.schema.field(VECTOR).type.list_size < EXACT_VALUES:
-            return
-        what = "are not in its vector index" if indexed else "have no vector index"
-        warnings.warn(
-            f"{slow:,} of {self.rows:,} rows of {self.dataset.uri} {what}, so a search compares them one by one; "
-            "`bindery optimize` brings it up to date",
-            stacklevel=6,
-        )
