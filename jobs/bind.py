@@ -12,20 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
-
-from encoders.evaluation import evaluate, metric_names
-from encoders.gate import checked, parse_minimums
 from encoders.space import Space, load_space
 from encoders.training.choice import Wish, choose
 from encoders.training.recipe import Recipe
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
+from jobs.proof import Proof, ProofSettings
 from jobs.trainer import DTYPES, Dtype, Plan, fit, summary
 from jobs.training_logs import check_logs
-from jobs.verdict import Goal, conclude
 from pipelines.cluster import start_ray
-from pipelines.evaluation_page import Findings
-from pipelines.held_out import embed_pairs
 from pipelines.image_vectors import ImageVectors, image_vectors
 from pipelines.pairs import column_of, columns_of, prepare_pairs, read_manifest
 from pipelines.video_pairs import Videos, cut_pairs
@@ -43,7 +37,6 @@ class BindRecipe(Recipe):
         lora_rank: with --start: train adapters of this rank beside the linear layers, and nothing else; 0: train all weights.
         dtype: of the stored weights.
         logs: a local folder for TensorBoard and MLflow.
-        labels: columns of the pairs whose values are classes, for the scores.
         window_s: seconds of the windows that videos are cut into.
     """
 
@@ -54,7 +47,6 @@ class BindRecipe(Recipe):
     lora_rank: int = 0
     dtype: Dtype = "float32"
     logs: str = ""
-    labels: Sequence[str] = ()
     window_s: float = 2.0
 
 
@@ -80,6 +72,7 @@ class BindConfig:
         shuffle_pairs: train on wrong partners, as a control: the scores must fall to chance.
         min: what scores on held-out pairs must reach, as metric=value, such as audio.text.R@10=0.8.
         promote: the space directory that tables use: the encoder goes there if every minimum is reached.
+        proof: how it is scored.
         recipe: the rest.
     """
 
@@ -99,6 +92,7 @@ class BindConfig:
     shuffle_pairs: bool = False
     min: Sequence[str] = ()
     promote: str = ""
+    proof: ProofSettings = ProofSettings()  # noqa: RUF009 - it is frozen
     recipe: BindRecipe = BindRecipe()
 
 
@@ -115,11 +109,10 @@ def bind(config: BindConfig) -> JsonReport:
         raise ValueError("the image tower is what all others are bound to; choose another modality, or `pretrain` a new space")
     videos = _videos(config, space)
     source = videos.manifest if videos else config.pairs
-    manifest = read_manifest(source, [config.modality, "image"], [*space.modalities, *config.recipe.labels])
+    manifest = read_manifest(source, [config.modality, "image"])
     plan = _plan(config, space, len(manifest))
     plan.check(len(manifest))
-    candidate = replace(space, uri=config.out, encoders={**space.encoders, config.modality: plan.query})
-    gate = _gate(config, candidate, manifest.column_names)
+    proof = Proof.of(plan.query, space, source, config.held_out // 2, config.min, config.promote, config.proof)
     start_ray()
     frozen = None if config.no_cache else image_vectors(manifest["image"].to_pylist(), source, space, _cache(config, space))
     read = (plan.query, plan.target) if frozen is None else (plan.query,)
@@ -130,42 +123,7 @@ def bind(config: BindConfig) -> JsonReport:
     wider = replace(space, encoders={**space.encoders, config.modality: bound})
     saved = wider.save(config.out, DTYPES[config.recipe.dtype], refer_to=None if config.standalone else space)
     told = {**summary(pairs, outcome, saved), "image_vectors": _told(frozen), "videos": asdict(videos) if videos else {}}
-    return _scored(config, saved, source, outcome.split.test, gate, told)
-
-
-@dataclass(frozen=True)
-class _Gate:
-    """What the scores must reach, and where the encoder goes then."""
-
-    minimums: Mapping[str, float]
-    goal: Goal | None
-
-
-def _gate(config: BindConfig, candidate: Space, columns: Sequence[str]) -> _Gate:
-    """As the command line has it.
-
-    Raises:
-        ValueError: a score there will not be, nothing to score on, or a target of another space.
-    """
-    scored = [modality for modality in candidate.modalities if column_of(modality) in columns]
-    minimums = parse_minimums(config.min, metric_names(candidate, scored, config.recipe.labels))
-    if minimums and config.held_out < 4:
-        raise ValueError(f"--min needs pairs to score on; --held-out {config.held_out} leaves none to speak of")
-    goal = Goal(config.modality, config.promote) if config.promote else None
-    if goal is not None:
-        goal.check(candidate, minimums)
-    return _Gate(minimums, goal)
-
-
-def _scored(config: BindConfig, saved: Space, pairs: str, rows: np.ndarray, gate: _Gate, told: Mapping[str, Any]) -> JsonReport:
-    """The report, with the scores on pairs that training has not seen; its page is `report/` below --out."""
-    if len(rows) < 2:
-        return JsonReport(told)
-    held_out = embed_pairs(saved, pairs, config.recipe.labels, rows.tolist())
-    evaluation = evaluate(saved, held_out.sample, focus=[config.modality])
-    checks = checked(evaluation.metrics(), gate.minimums)
-    findings = Findings(space=saved, held_out=held_out, evaluation=evaluation, focus=(config.modality,), checks=checks)
-    verdict = conclude(findings, f"{config.out.rstrip('/')}/report", gate.goal)
+    verdict = proof.judge(saved, outcome.split.test.tolist(), outcome.trained.history)
     return JsonReport({**told, "evaluation": verdict.values}, verdict.exit_code)
 
 

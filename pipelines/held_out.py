@@ -19,7 +19,7 @@ import ray
 import torch
 
 from encoders.embedder import Embedder
-from encoders.evaluation import Sample
+from encoders.evaluation import LEAST_ITEMS, Sample
 from encoders.space import Space, load_space
 from pipelines.cluster import Resources, check_workers, start_ray
 from pipelines.embed import run_errors
@@ -145,8 +145,8 @@ def _sample_of_rows(found: FreshRows, thing: np.ndarray, count: int, dim: int, l
 def _drawn(chosen: np.ndarray, limit: int | None) -> np.ndarray:
     if limit is None or limit >= len(chosen):
         return chosen
-    if limit < 2:
-        raise PairsError(f"limit {limit} leaves nothing to compare; it must be at least 2")
+    if limit < LEAST_ITEMS:
+        raise PairsError(f"limit {limit} leaves nothing to compare; it must be at least {LEAST_ITEMS}")
     return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
 
 

@@ -21,6 +21,7 @@ import ray
 from encoders.encoder import Encoder
 from encoders.errors import MediaError
 from encoders.media.types import URI, Media
+from pipelines.cluster import check_workers
 from pipelines.identity import canonical_uri
 from pipelines.storage import filesystem
 
@@ -132,7 +133,11 @@ def prepare_pairs(manifest: pa.Table, uri: str, encoders: Mapping[str, Encoder])
         manifest: as read from `uri`, which relative URIs are relative to.
         uri: of the manifest.
         encoders: by modality; each has its column.
+
+    Raises:
+        SpaceError: a node lacks an installed package that an encoder comes from.
     """
+    check_workers(encoders.values())
     manifest = manifest.append_column(_ROW, pa.array(range(len(manifest)), pa.int64()))
     blocks = [manifest.slice(start, BLOCK_ROWS).combine_chunks() for start in range(0, len(manifest), BLOCK_ROWS)]
     members = [Member(modality, encoder, uri.rpartition("/")[0] or ".") for modality, encoder in encoders.items()]

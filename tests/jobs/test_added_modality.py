@@ -15,36 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sample_media
 import torch
+from PIL import Image
 
-from encoders import SpaceError, build_encoder, load_space
+import encoders.towers
+from encoders import SpaceError, build_encoder, list_encoders, load_space
 from encoders import encoder as registry
-from encoders.encoder import seeded_tower
+from encoders.encoder import package_of, seeded_tower
 from encoders.media import sniff as sniffing
+from encoders.media.sniff import sniff
 from encoders.space import Space, trained
+from jobs.bind import main as bind_main
 from jobs.embed import main as embed_main
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "touch"
-USE = """
-import sys, numpy as np
-from encoders import build_encoder, list_encoders, load_space
-from encoders.encoder import package_of, seeded_tower
-from encoders.media.sniff import sniff
-from encoders.space import Space, trained
-import torch
-assert list_encoders("touch") == ["touch/trace"], list_encoders()
-encoder = build_encoder("touch/trace")
-made = trained(encoder, seeded_tower(encoder, 0), 10.0, {}, torch.float32)
-space = Space("toy", 128, "f" * 32, "", {"touch": made}).save(sys.argv[1])
-medium = sys.modules[encoder.decode.__module__].encode(np.ones((700, 3)), 512.0)
-assert sniff(medium[:64], "unnamed").modality == sniff(b"", "a.touch").modality == "touch"
-assert np.isfinite(space.embed("touch", [medium])).all()
-assert encoder.describe(encoder.decode(medium)).preview[:2] == b"\\xff\\xd8"
-print(package_of("touch/trace") or "here")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -68,49 +57,67 @@ def run(*argv: str, path: Path | None = None) -> str:
     return done.stdout + done.stderr
 
 
-def test_an_installed_package_brings_a_modality_its_files_and_its_encoder(installed: Path, tmp_path: Path) -> None:
-    said = run("-c", USE, f"{tmp_path}/space", path=installed)
-    assert said.splitlines()[-1] == "bindery_touch"
-    assert load_error(tmp_path / "space").startswith("no encoder 'touch/trace' is registered here")
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Whatever a test registers is forgotten after it."""
+    load_space("demo")  # all that is ours is registered before
+    for module, names in ((registry, ("_factories", "_small", "_broken")), (sniffing, ("_ADDED_BYTES", "_ADDED_NAMES"))):
+        for name in names:
+            monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    return monkeypatch
+
+
+def use(folder: Path) -> str:
+    """Look for encoders anew, use the one for touch in every way, save it; the package that it is from."""
+    registry._discover.__wrapped__()
+    assert list_encoders("touch") == ["touch/trace"]
+    encoder = build_encoder("touch/trace")
+    made = trained(encoder, seeded_tower(encoder, 0), 10.0, {}, torch.float32)
+    space = Space("toy", 128, "f" * 32, "", {"touch": made}).save(folder)
+    medium = sys.modules[encoder.decode.__module__].encode(np.ones((700, 3)), 512.0)
+    assert sniff(medium[:64], "unnamed").modality == sniff(b"", "a.touch").modality == "touch"
+    assert np.isfinite(space.embed("touch", [medium])).all()
+    assert (encoder.describe(encoder.decode(medium)).preview or b"").startswith(b"\xff\xd8")
+    return package_of("touch/trace")
+
+
+def test_an_installed_package_brings_a_modality_its_files_and_its_encoder(
+    installed: Path, tmp_path: Path, fresh: pytest.MonkeyPatch
+) -> None:
+    fresh.syspath_prepend(str(installed))
+    assert use(tmp_path / "space") == "bindery_touch"
+    del sys.modules["bindery_touch"]
+    registry._factories.pop("touch/trace")
+    with pytest.raises(SpaceError, match="no encoder 'touch/trace' is registered here"):
+        load_space(tmp_path / "space")
+
+
+def test_a_file_in_the_folder_of_towers_is_enough(tmp_path: Path, fresh: pytest.MonkeyPatch) -> None:
+    shutil.copy(EXAMPLE / "bindery_touch.py", tmp_path / "touch.py")
+    fresh.setattr(encoders.towers, "__path__", [*encoders.towers.__path__, str(tmp_path)])
+    assert use(tmp_path / "space") == ""
+    del sys.modules["encoders.towers.touch"]
 
 
 def test_a_package_that_cannot_be_imported_harms_nobody_and_is_named_when_it_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fresh: pytest.MonkeyPatch
 ) -> None:
     info = tmp_path / "bindery_smell-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bindery-smell\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[bindery.encoders]\nsmell = bindery_smell\n")
     (tmp_path / "bindery_smell.py").write_text("import no_such_driver")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "_broken", {})
+    fresh.syspath_prepend(str(tmp_path))
     registry._discover.__wrapped__()
     with pytest.raises(SpaceError, match=r"'smell/sniffer'.* Package 'bindery-smell' .* No module named 'no_such_driver'"):
         build_encoder("smell/sniffer")
     assert build_encoder("demo/image").modality == "image"
 
 
-def test_a_file_in_the_folder_of_towers_is_enough(tmp_path: Path) -> None:
-    shutil.copy(EXAMPLE / "bindery_touch.py", tmp_path / "touch.py")
-    place = f"import encoders.towers; encoders.towers.__path__.append({str(tmp_path)!r})"
-    assert run("-c", f"{place}{USE}", f"{tmp_path}/space").splitlines()[-1] == "here"
-
-
-def load_error(space: Path) -> str:
-    with pytest.raises(SpaceError) as caught:
-        load_space(space)
-    return str(caught.value)
-
-
 @pytest.fixture
-def touch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def touch(fresh: pytest.MonkeyPatch) -> Iterator[Any]:
     """The example's module, registered in this process for one test; Ray's workers know nothing of it."""
-    load_space("demo")  # all others are registered before
-    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
-    monkeypatch.setattr(registry, "_small", dict(registry._small))
-    monkeypatch.setattr(sniffing, "_ADDED_BYTES", {})
-    monkeypatch.setattr(sniffing, "_ADDED_NAMES", {})
-    monkeypatch.syspath_prepend(str(EXAMPLE))
+    fresh.syspath_prepend(str(EXAMPLE))
     yield importlib.import_module("bindery_touch")
     del sys.modules["bindery_touch"]
 
@@ -124,9 +131,16 @@ def test_a_worker_that_lacks_the_package_ends_the_job_with_2_before_anything_is_
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "a.touch").write_bytes(touch.encode(np.ones((512, 3)), 512.0))
     assert embed_main([f"{tmp_path}/media", "--db", f"{tmp_path}/db", "--space", space.uri]) == 2
-    message = capsys.readouterr().err
-    assert "encoder 'touch/trace' comes from package 'bindery_touch', which node" in message
+    message = "encoder 'touch/trace' comes from package 'bindery_touch', which node"
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "db" / "media.lance").exists()
+    Image.new("RGB", (64, 64)).save(tmp_path / "media" / "a.png")
+    pairs = f"{tmp_path}/media/pairs.parquet"
+    pq.write_table(pa.table({"image": ["a.png"] * 4, "touch": ["a.touch"] * 4}), pairs)
+    bind = ["touch", "--pairs", pairs, "--space", "demo", "--out", f"{tmp_path}/bound", "--batch-size", "2", "--held-out", "0"]
+    assert bind_main([*bind, "--no-cache"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "bound" / "space.json").exists()
 
 
 @pytest.mark.parametrize("length", [700, 512, 90])
