@@ -171,8 +171,9 @@ def _plan(config: BindConfig, space: Space, num_pairs: int) -> Plan:
 
 def _cache(config: BindConfig, space: Space) -> str:
     """Where the images' vectors are: as told, or beside the new space, for all that is bound to this one."""
-    beside, _, _ = config.out.rstrip("/").rpartition("/")
-    return config.cache or f"{beside or '.'}/image-vectors-{space.fingerprint[:8]}"
+    out = config.out.rstrip("/")
+    beside = out.rpartition("/")[0] or "."
+    return config.cache or f"{out if beside.endswith(':/') else beside}/image-vectors-{space.fingerprint[:8]}"
 
 
 def _told(frozen: ImageVectors | None) -> dict[str, Any]:

@@ -131,6 +131,12 @@ def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str,
     plan.check(len(split.training) + plan.held_out)
     if len(np.unique(pairs.groups[split.training])) < 2:
         raise TrainingError("all pairs share one image, so there is nothing to tell it from; bring pairs of several images")
+    there = Resources.of_cluster()
+    if plan.workers > (there.gpus or there.cpus):
+        kind = f"{there.gpus} GPUs" if there.gpus else f"{there.cpus} CPUs"
+        raise TrainingError(
+            f"--workers {plan.workers}, but the cluster has {kind}; each worker takes one, so it would wait forever"
+        )
     name = _name(plan, split)
     folder = f"{out.rstrip('/')}/.training/{name}"
     task = Task(
