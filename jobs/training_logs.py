@@ -57,7 +57,8 @@ class Logs:
         self._mlflow = mlflow.MlflowClient(tracking_uri=(path / "mlruns").as_uri())
         experiment = self._mlflow.get_experiment_by_name("bindery")
         where = experiment.experiment_id if experiment else self._mlflow.create_experiment("bindery")
-        self._run = self._mlflow.create_run(where, run_name=name).info.run_id
+        begun = self._mlflow.search_runs([where], f"attributes.run_name = '{name}'")
+        self._run = (begun[0] if begun else self._mlflow.create_run(where, run_name=name)).info.run_id
         for key, value in settings.items():
             self._mlflow.log_param(self._run, key, str(value)[:500])
 

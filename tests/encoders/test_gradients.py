@@ -121,7 +121,7 @@ def test_a_temperature_that_is_not_learnt_stays() -> None:
     assert went.logit_scale == pytest.approx(1 / TOY.temperature) and went.losses[-1] < went.losses[0]
 
 
-@pytest.mark.parametrize("micro_batch", [0, 4])
+@pytest.mark.parametrize("micro_batch", [4, pytest.param(0, marks=pytest.mark.slow)])
 def test_two_workers_move_the_weights_as_one_does_with_the_joint_batch(micro_batch: int, tmp_path: Path) -> None:
     alone = toy_training(micro_batch=micro_batch, optimiser="adamw")
     while alone.epoch < alone.recipe.epochs:
