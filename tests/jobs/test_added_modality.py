@@ -178,8 +178,8 @@ def test_touch_is_bound_to_pictures_embedded_and_found_by_words_that_it_never_me
     run(make, "--scenes", "1600", "--out", f"{tmp_path}/pairs", path=installed)
     run(make, "--scenes", "144", "--held-out", "--out", f"{tmp_path}/media", path=installed)
     bound, db = f"{tmp_path}/bound", f"{tmp_path}/db"
-    bind = ["touch", "--pairs", f"{tmp_path}/pairs/pairs.parquet", "--space", "demo", "--out", bound, "--epochs", "10"]
-    run("-m", "jobs.bind", *bind, "--held-out", "64", path=installed)
+    bind = ["touch", "--pairs", f"{tmp_path}/pairs/pairs.parquet", "--space", "demo", "--out", bound, "--epochs", "12"]
+    run("-m", "jobs.bind", *bind, path=installed)
     held_out = ["--pairs", f"{tmp_path}/media/pairs.parquet", "--labels", "thing", "--modality", "touch"]
     minimums = ["--min", "touch.thing.accuracy=0.8", "touch.text.thing@1=0.5"]
     said = run("-m", "jobs.evaluate", bound, *held_out, *minimums, "--out", f"{tmp_path}/report", path=installed)
