@@ -25,7 +25,7 @@ from encoders.encoder import Encoder, Late, build_encoder
 from encoders.errors import SpaceError
 from encoders.families import family_of, parse, spelled
 from encoders.media.types import Media
-from encoders.space_files import read_document, replaced, write_document, write_entry
+from encoders.space_files import kept_entry, read_document, replaced, write_document, write_entry
 from encoders.weights import Weights, fingerprint, write_safetensors
 
 FORMAT = 1
@@ -248,18 +248,20 @@ def _referred(uri: str) -> Space:
 
 
 def _taken(root: str, modality: str, name: str, other: Space) -> Encoder:
-    """An encoder that lies in another space, if it is still the one that was meant."""
-    if modality not in other.encoders:
+    """An encoder that lies in another space: the one that was meant, which a promotion there may have replaced since."""
+    encoder = other.encoders.get(modality)
+    if encoder is not None and family_of(parse(other.uri)[0]) is not None:  # hashing its weights takes seconds, and its name
+        return replace(encoder, fingerprint=name)  # says which they are
+    if encoder is not None and encoder.fingerprint == name:
+        return encoder
+    if other.uri not in list_spaces() and (entry := kept_entry(other.uri, modality, name)):
+        return _encoder(other.uri, modality, entry)
+    if encoder is None:
         raise SpaceError(f"{root}/space.json refers to {other.uri} for {modality}, which has none; bind it again")
-    encoder = other.encoders[modality]
-    if family_of(parse(other.uri)[0]) is not None:  # hashing its weights takes seconds, and its name says which they are
-        return replace(encoder, fingerprint=name)
-    if encoder.fingerprint != name:
-        raise SpaceError(
-            f"{root}/space.json refers to {other.uri} for {modality} as fingerprint {name[:8]}, but there it is now "
-            f"{encoder.fingerprint[:8]}; put the old one back, or bind anew"
-        )
-    return encoder
+    raise SpaceError(
+        f"{root}/space.json refers to {other.uri} for {modality} as fingerprint {name[:8]}, but there it is now "
+        f"{encoder.fingerprint[:8]}; put the old one back, or bind anew"
+    )
 
 
 def _from_family(family: ModuleType, name: str, options: Mapping[str, Any]) -> Space:

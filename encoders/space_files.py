@@ -128,6 +128,19 @@ def kept_document(root: str, revision: int) -> dict[str, Any]:
         raise SpaceError(f"{root} keeps no revision {revision}; look into {root}/revisions") from error
 
 
+def kept_entry(root: str, modality: str, fingerprint: str) -> dict[str, Any] | None:
+    """What the newest kept document says of an encoder of this fingerprint, whose files lie there still; None if none does."""
+    try:
+        newest = revision_of(read_document(root))
+    except FileNotFoundError:  # a family's
+        return None
+    for revision in range(newest, -1, -1) if newest else ():
+        entry = kept_document(root, revision)["encoders"].get(modality, {})
+        if entry.get("fingerprint") == fingerprint and "weights" in entry:
+            return dict(entry)
+    return None
+
+
 def publish_document(root: str, document: Mapping[str, Any]) -> int:
     """Make this the space's document, as a revision of its own; the one it replaces is kept. One writer at a time.
 

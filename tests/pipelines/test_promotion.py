@@ -88,6 +88,24 @@ def test_whoever_has_looked_before_a_promotion_goes_on_with_what_was_there(
     np.testing.assert_array_equal(again.embed("audio", sound), bound.embed("audio", sound))
 
 
+def test_a_space_that_refers_to_an_encoder_which_was_replaced_since_finds_it_among_what_is_kept(
+    production: Space, sound: list[Path], tmp_path: Path
+) -> None:
+    imu = dataclasses.replace(production, encoders={**production.encoders, "imu": new("imu", production)})
+    referring = imu.save(tmp_path / "referring", refer_to=production)
+    assert referring.elsewhere["audio"] == production.uri
+    wanted = production.embed("audio", sound)
+    promote(with_encoder(production, new("audio", production), tmp_path / "bound"), "audio", production.uri, PROOF)
+    np.testing.assert_array_equal(load_space(referring.uri).embed("audio", sound), wanted)
+    promote(with_encoder(production, new("thermal", production), tmp_path / "wider"), "thermal", production.uri, PROOF)
+    thermal = load_space(production.uri)
+    again = dataclasses.replace(thermal, encoders={**thermal.encoders, "imu": new("imu", production, 7)})
+    later = again.save(tmp_path / "later", refer_to=thermal)
+    roll_back(production.uri)
+    assert "thermal" not in load_space(production.uri).modalities
+    assert load_space(later.uri).encoders["thermal"].fingerprint == thermal.encoders["thermal"].fingerprint
+
+
 def test_roll_backs_walk_back_one_promotion_at_a_time_and_any_revision_can_be_asked_for(
     production: Space, tmp_path: Path
 ) -> None:
