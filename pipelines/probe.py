@@ -60,16 +60,7 @@ def probe(
     """
     if seeds < 1 or not shots or min(shots) < 1:
         raise SpaceError(f"{seeds} seeds of {list(shots)} examples; ask for at least 1 of each")
-    rows_of: dict[str, dict[str, list[int]]] = {}
-    for row, (label, source) in enumerate(zip(labels_N, sources_N, strict=True)):
-        rows_of.setdefault(label, {}).setdefault(source, []).append(row)
-    left_out = sorted(label for label, sources in rows_of.items() if len(sources) < LEAST_SOURCES)
-    classes = {label: list(sources.values()) for label, sources in sorted(rows_of.items()) if label not in left_out}
-    if len(classes) < 2:
-        raise SpaceError(
-            f"{len(classes)} classes have at least {LEAST_SOURCES} sources, a probe needs 2 of them; there are "
-            f"{len(rows_of)} values in all"
-        )
+    classes, left_out = _by_class(labels_N, sources_N)
     scaled_ND = vectors_ND * np.sqrt(vectors_ND.shape[1])
     available = min(_pool(len(sources)) for sources in classes.values())
     feasible = sorted({k for k in shots if k <= available})
@@ -95,6 +86,21 @@ def probe(
 
 
 Sources = Mapping[str, Sequence[Sequence[int]]]  # class -> its sources -> their rows
+
+
+def _by_class(labels_N: Sequence[str], sources_N: Sequence[str]) -> tuple[Sources, list[str]]:
+    """Classes that can be learnt from and tried on, and the others."""
+    rows_of: dict[str, dict[str, list[int]]] = {}
+    for row, (label, source) in enumerate(zip(labels_N, sources_N, strict=True)):
+        rows_of.setdefault(label, {}).setdefault(source, []).append(row)
+    left_out = sorted(label for label, sources in rows_of.items() if len(sources) < LEAST_SOURCES)
+    classes = {label: list(sources.values()) for label, sources in sorted(rows_of.items()) if label not in left_out}
+    if len(classes) < 2:
+        raise SpaceError(
+            f"{len(classes)} classes have at least {LEAST_SOURCES} sources, a probe needs 2 of them; there are "
+            f"{len(rows_of)} values in all"
+        )
+    return classes, left_out
 
 
 def _pool(sources: int) -> int:
