@@ -63,7 +63,9 @@ class Reader(threading.Thread):
 
 def job(*arguments: str) -> None:
     """Run a job in a process of its own."""
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{arguments} ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
 def main() -> None:

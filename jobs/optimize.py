@@ -20,7 +20,8 @@ class OptimizeConfig(UpkeepSettings):
     Args:
         db: where the LanceDB database is, a folder or URI.
         table: its table; `<table>__rejects` and the others beside it are kept up with it.
-        target_recall: what share of the ten nearest items a search with the vector index is to find, of any pair of modalities.
+        target_recall: what share of the ten nearest items a search with the vector index is to find, between any modalities;
+            left out, what was asked for last, or 0.95.
         keep_versions_for: old versions stay so long after they were replaced, for readers at work; tagged ones stay anyway.
         keep_orphans_for: files that no version refers to stay so long after they were written.
         memory: bound of the memory that compaction takes, in MiB, beside the program itself.

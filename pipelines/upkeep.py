@@ -25,7 +25,7 @@ from pipelines.ledger import Ledger
 from pipelines.runs import new_run_id
 from pipelines.storage import filesystem
 from pipelines.table import open_table, table_uri
-from pipelines.vector_index import TARGET_RECALL, keep_indices, missing_indices, refresh, stale_indices
+from pipelines.vector_index import keep_indices, missing_indices, refresh, stale_indices
 
 BESIDE = ("rejects", "deleted", "runs")  # `<table>__rejects` and so on are kept up with their table
 _ORPHANS_LIE_IN = ("data", "_deletions", "_indices", "_transactions")
@@ -52,7 +52,7 @@ class UpkeepSettings:
 
     db: str
     table: str = "media"
-    target_recall: float = TARGET_RECALL
+    target_recall: float | None = None
     keep_versions_for: str = "7d"
     keep_orphans_for: str = "1d"
     memory: int = MEMORY_MB
@@ -62,7 +62,7 @@ class UpkeepSettings:
     def __post_init__(self) -> None:
         if self.memory < LEAST_MEMORY_MB:
             raise ValueError(f"memory {self.memory} MiB is too little; give at least {LEAST_MEMORY_MB}")
-        if not 0 < self.target_recall <= 1:
+        if self.target_recall is not None and not 0 < self.target_recall <= 1:
             raise ValueError(f"target_recall {self.target_recall} is no recall; give a share above 0, such as 0.95")
         self.keep()
 
@@ -128,9 +128,9 @@ def upkeep(settings: UpkeepSettings) -> UpkeepReport:
             before = ledger.rows()
             tables = optimize(ledger, keep, settings.target_recall)
             rows = ledger.rows()
-        worst = tables[settings.table].search.get("recall")
-        if worst is not None and worst < settings.target_recall:
-            failures.append(f"the vector index of {uri} has a recall of {worst}, below {settings.target_recall}")
+        search = tables[settings.table].search
+        if search.get("index") and search["recall"] < search["target"]:
+            failures.append(f"the vector index of {uri} has a recall of {search['recall']}, below {search['target']}")
         if rows != before:
             failures.append(f"{uri} had {before} rows and has {rows}: a program that takes no lease has written meanwhile")
     return UpkeepReport(run_id, uri, rows, tables, failures, settings.dry_run, round(time.monotonic() - began, 3))
@@ -155,13 +155,13 @@ def _planned(uri: str, keep: Keep) -> Tidied:
     )
 
 
-def optimize(ledger: Ledger, keep: Keep = Keep(), target_recall: float = TARGET_RECALL) -> dict[str, Tidied]:
+def optimize(ledger: Ledger, keep: Keep = Keep(), target_recall: float | None = None) -> dict[str, Tidied]:
     """Compact, build and refresh the indices, forget versions and orphans: of the ledger's table and of those beside it.
 
     Args:
         ledger: of the table.
         keep: what to leave alone.
-        target_recall: at 10, that searches with the vector index are to reach.
+        target_recall: at 10, that searches with the vector index are to reach; None for the one that was asked for last.
 
     Returns:
         What was done, by table.

@@ -34,14 +34,14 @@ _OURS = {VECTOR, "text", *SCALARS}
 _UNREADABLE = (OSError, ValueError, RuntimeError)  # what Lance raises for an index file that is damaged or gone
 
 
-def keep_indices(uri: str, check: Callable[[], None], tidied: Tidied, target: float = TARGET_RECALL) -> None:
+def keep_indices(uri: str, check: Callable[[], None], tidied: Tidied, target: float | None = None) -> None:
     """Build what is missing, mend what is damaged, bring all up to date, and tune the vector index until the recall is reached.
 
     Args:
         uri: of the table.
         check: raises when the lease is lost; asked before each commit.
         tidied: is told.
-        target: recall at 10, of the worst pair of modalities.
+        target: recall at 10, of the worst pair of modalities; None for the one that was asked for last, else `TARGET_RECALL`.
     """
     if not _OURS.issubset(_open(uri).schema.names):  # a table of another program
         refresh(uri, check, tidied)
@@ -53,7 +53,8 @@ def keep_indices(uri: str, check: Callable[[], None], tidied: Tidied, target: fl
     if not large(dataset) and SearchSettings.of(dataset) is None:
         tidied.search = {"index": None, "why": f"{dataset.count_rows():,} vectors are compared one by one in milliseconds"}
     else:
-        tidied.search = _tuned(uri, check, tidied, target)
+        known = SearchSettings.of(dataset)
+        tidied.search = _tuned(uri, check, tidied, target or (known.target if known is not None else TARGET_RECALL))
 
 
 def keep_up(uri: str, check: Callable[[], None]) -> None:
@@ -105,14 +106,8 @@ def _tuned(uri: str, check: Callable[[], None], tidied: Tidied, target: float) -
 
 
 def _told(settings: SearchSettings) -> dict[str, Any]:
-    found = {"recall": settings.worst, "by_pair": dict(settings.recall)}
-    return {
-        "index": settings.kind,
-        **found,
-        "probes": settings.probes,
-        "partitions": settings.partitions,
-        "refine": settings.refine,
-    }
+    how = {name: getattr(settings, name) for name in ("target", "partitions", "probes", "refine")}
+    return {"index": settings.kind, "recall": settings.worst, **how, "by_pair": dict(settings.recall)}
 
 
 def _train(uri: str, check: Callable[[], None], tidied: Tidied, target: float, known: SearchSettings | None) -> SearchSettings:
@@ -149,6 +144,7 @@ def _drop_damaged(uri: str, check: Callable[[], None]) -> None:
             some = vectors_of(dataset.take([0], columns=[VECTOR]))
             nearest(dataset, some, K, replace(settings, probes=settings.partitions), None)
         except _UNREADABLE:
+            dataset.take([0], columns=[VECTOR])  # raises if it is the store that does not answer
             check()
             dataset.drop_index(index.name)
 

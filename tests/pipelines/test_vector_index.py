@@ -129,6 +129,13 @@ def test_a_build_that_was_killed_before_it_was_tuned_is_tuned_by_the_next_run(db
     assert open_index(db).stats().recall == done.search["recall"]
 
 
+def test_a_higher_target_is_reached_and_kept_by_later_runs(db: str) -> None:
+    low = upkeep(UpkeepSettings(db=db)).tables["media"].search
+    high = upkeep(UpkeepSettings(db=db, target_recall=0.99)).tables["media"].search
+    assert high["recall"] >= 0.99 > low["recall"] and (high["probes"], high["refine"]) != (low["probes"], low["refine"])
+    assert upkeep(UpkeepSettings(db=db)).tables["media"].search == high
+
+
 def test_a_second_run_finds_nothing_to_do(db: str) -> None:
     version = open_table(table_uri(db, "media")).version  # type: ignore[union-attr]
     done = upkeep(UpkeepSettings(db=db)).tables["media"]
