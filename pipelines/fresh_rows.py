@@ -88,7 +88,13 @@ def fresh_rows(db: str, table: str, space: Space, columns: Sequence[str], where:
     stale: Counter[str] = Counter()
     parts, addresses = [], [np.empty(0, np.uint64)]
     scanner = dataset.scanner(columns=list(dict.fromkeys([*wanted, "encoder"])), filter=where, with_row_address=True)
-    for batch in scanner.to_batches():
+    try:
+        batches = scanner.to_reader()
+    except ValueError as error:
+        raise SpaceError(
+            f"the condition {where!r} cannot be used; the columns are {', '.join(dataset.schema.names)}"
+        ) from error
+    for batch in batches:
         pairs = zip(batch["modality"].to_pylist(), batch["encoder"].to_pylist(), strict=True)
         fresh = pa.array([current.get(modality) == encoder for modality, encoder in pairs], pa.bool_())
         stale.update(batch["modality"].filter(pc.invert(fresh)).to_pylist())

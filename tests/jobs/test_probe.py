@@ -92,7 +92,7 @@ def test_a_table_is_probed_and_a_picture_is_drawn(db: str, tmp_path: Path, capsy
     assert 0 <= report["zero_shot"] <= 1
     assert (tmp_path / "probe" / "probe.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "probe" / "probe.json").read_text())["shots"] == report["shots"]
-    assert main([*argv, "--where", "score < 4"]) == 0
+    assert main([*argv, "--where", "rating < 4"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["items"] == 10
 
 
@@ -101,7 +101,7 @@ def test_a_table_is_probed_and_a_picture_is_drawn(db: str, tmp_path: Path, capsy
     [
         (["--label", "colour", "--modality", "audio"], "has no column 'colour'"),
         (["--label", "light", "--modality", "smell"], "no encoder for 'smell'"),
-        (["--label", "light", "--modality", "image", "--where", "score < 0"], "0 classes"),
+        (["--label", "light", "--modality", "image", "--where", "rating < 0"], "0 classes"),
         (["--label", "light", "--modality", "audio", "--shots", "1,few"], "whole numbers with commas"),
         (["--label", "light", "--modality", "audio", "--table", "none"], "no table 'none'"),
     ],

@@ -23,10 +23,10 @@ def test_chosen_rows_come_in_the_order_they_are_asked_for_from_every_fragment(
     for start in (0, 20, 40):
         write_table(tmp_path / "db", rows.slice(start, 20))
     dataset = lance.dataset(table_uri(f"{tmp_path}/db", "media"))
-    dataset.delete("score < 0.5 OR score = 3.0")
+    dataset.delete("rating < 0.5 OR rating = 3.0")
     found = fresh_rows(f"{tmp_path}/db", "media", space, ["uri"], "modality != 'text'")
     wanted = {(row["uri"], row["modality"]): row["vector"] for row in rows.to_pylist()}
-    left = [row for row in rows.to_pylist() if row["score"] >= 0.5 and row["score"] != 3.0 and row["modality"] != "text"]
+    left = [row for row in rows.to_pylist() if row["rating"] >= 0.5 and row["rating"] != 3.0 and row["modality"] != "text"]
     assert len(found.rows) == len(left) and found.stale == {}
     chosen = np.random.default_rng(0).permutation(len(found.rows))[:20]
     asked = [(row["uri"], row["modality"]) for row in found.rows.take(chosen).to_pylist()]
@@ -48,3 +48,5 @@ def test_rows_of_another_encoder_are_counted_and_left_out_and_of_another_space_r
         fresh_rows(f"{tmp_path}/db", "media", make_space(tmp_path / "other", seed=1), [], "true")
     with pytest.raises(SpaceError, match="no column 'smell'"):
         fresh_rows(f"{tmp_path}/db", "media", space, ["smell"], "true")
+    with pytest.raises(SpaceError, match=r"condition 'smell > 3' cannot be used; the columns are item_id, .*rating"):
+        fresh_rows(f"{tmp_path}/db", "media", space, [], "smell > 3")
