@@ -68,8 +68,8 @@ def test_any_kind_of_media_finds_any_other(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_kind_of_media_is_bound_and_a_control_is_not(folder: Path) -> None:
-    printed, shown = run("binding", folder)
+def test_a_new_kind_of_media_is_bound_and_a_control_is_not(tmp_path: Path) -> None:
+    printed, shown = run("binding", tmp_path)
     score = {name: float(found) for name, found in re.findall(r">([\w ,()]+)</th>\s*<td[^>]*>(\d\.\d\d)<", shown)}
     assert score["words name the thing (emergent)"] > 0.5 and score["a picture finds its sound, among 5"] > 0.5
     chance = re.search(r"words name the thing: (\d\.\d\d); guessing", printed)
