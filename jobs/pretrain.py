@@ -19,6 +19,7 @@ from encoders.training.recipe import Recipe
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
 from jobs.trainer import DTYPES, Dtype, Plan, fit, summary
 from jobs.training_logs import check_logs
+from jobs.verdict import score_held_out
 from pipelines.cluster import start_ray
 from pipelines.pairs import prepare_pairs, read_manifest
 
@@ -89,7 +90,9 @@ def pretrain(config: PretrainConfig) -> JsonReport:
     name = config.name or config.out.rstrip("/").rpartition("/")[2]
     fingerprint = space_fingerprint(image.fingerprint, image.dim)
     space = Space(name, image.dim, fingerprint, config.license, {"image": image, "text": text})
-    return JsonReport(summary(pairs, outcome, space.save(config.out, DTYPES[recipe.dtype])))
+    saved = space.save(config.out, DTYPES[recipe.dtype])
+    scores = score_held_out(saved, config.pairs, outcome.split.test, config.out).values
+    return JsonReport({**summary(pairs, outcome, saved), "evaluation": scores})
 
 
 def _with_words(text: Encoder, manifest: pa.Table) -> Encoder:
