@@ -1,7 +1,7 @@
 """The indices of a table. In: a table, the recall that is wanted. Out: indices over its rows, tuned to reach it.
 
-A table so small that every vector is compared in milliseconds gets no vector index. A larger one gets IVF_RQ: partitions around
-centroids (IVF; Jegou et al., 2011), in each one bit a dimension (RaBitQ; Gao and Long, 2024), and the best candidates compared
+A table so small that every vector is compared in a tenth of a second gets no vector index. A larger one gets IVF_RQ: partitions
+around centroids (IVF; Jegou et al., 2011), in each one bit a dimension (RaBitQ; Gao and Long, 2024), and the best candidates compared
 again by their exact vectors. Scalar indices go on what is filtered by, and a full-text index on `text`.
 
 Each step is one commit by Lance: killed between two, the table is whole and the next run goes on. A commit of rows by somebody
@@ -51,7 +51,10 @@ def keep_indices(uri: str, check: Callable[[], None], tidied: Tidied, target: fl
     refresh(uri, check, tidied)
     dataset = _open(uri)
     if not large(dataset) and SearchSettings.of(dataset) is None:
-        tidied.search = {"index": None, "why": f"{dataset.count_rows():,} vectors are compared one by one in milliseconds"}
+        tidied.search = {
+            "index": None,
+            "why": f"{dataset.count_rows():,} vectors are compared one by one, in a tenth of a second at most",
+        }
     else:
         known = SearchSettings.of(dataset)
         tidied.search = _tuned(uri, check, tidied, target or (known.target if known is not None else TARGET_RECALL))
