@@ -1,8 +1,8 @@
 """The indices of a table. In: a table, the recall that is wanted. Out: indices over its rows, tuned to reach it.
 
 A table so small that every vector is compared in a tenth of a second gets no vector index. A larger one gets IVF_RQ: partitions
-around centroids (IVF; Jegou et al., 2011), in each one bit a dimension (RaBitQ; Gao and Long, 2024), and the best candidates compared
-again by their exact vectors. Scalar indices go on what is filtered by, and a full-text index on `text`.
+around centroids (IVF; Jegou et al., 2011), in each one bit a dimension (RaBitQ; Gao and Long, 2024), and the best candidates
+compared again by their exact vectors. Scalar indices go on what is filtered by, and a full-text index on `text`.
 
 Each step is one commit by Lance: killed between two, the table is whole and the next run goes on. A commit of rows by somebody
 else is no conflict: rows that an index does not hold are compared one by one (docs/decisions/0010-index-commits.md).
