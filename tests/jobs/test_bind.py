@@ -98,7 +98,9 @@ def test_a_tower_starts_from_the_space_by_adapters_from_the_image_tower_or_gets_
     wave = space.embed("depth", [next((corpus / "depth").iterdir())])
     assert np.linalg.norm(wave, axis=1) == pytest.approx(1, abs=1e-3)
 
-    report, space = bound(corpus, "headed", no_cache=True, recipe=BindRecipe(head="mlp", augment=("crop", "erase"), ema=0.9))
+    report, space = bound(
+        corpus, "headed", encoder="demo/depth", no_cache=True, recipe=BindRecipe(head="mlp", augment=("crop", "erase"), ema=0.9)
+    )
     assert space.encoders["depth"].architecture == "headed" and report["image_vectors"] == {}
     assert not (corpus / "headed/.training").exists()
 
