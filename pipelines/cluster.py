@@ -107,11 +107,14 @@ def _nothing() -> None:
 def check_workers(encoders: Iterable[Encoder]) -> None:
     """Refuse a cluster on which a node lacks an installed package that an encoder comes from; asks nothing if none does.
 
+    An encoder may be built on another one, whose architecture its settings name then.
+
     Raises:
         SpaceError: it names the package, the encoder and the node.
     """
-    foreign = {encoder.architecture: package_of(encoder.architecture) for encoder in encoders}
-    foreign = {architecture: package for architecture, package in foreign.items() if package}
+    known = set(list_encoders())
+    named = {str(name) for encoder in encoders for name in (encoder.architecture, *encoder.settings.values())} & known
+    foreign = {architecture: package for architecture in sorted(named) if (package := package_of(architecture))}
     if not foreign:
         return
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]  # type: ignore[no-untyped-call]

@@ -138,8 +138,9 @@ def test_a_worker_that_lacks_the_package_ends_the_job_with_2_before_anything_is_
     pairs = f"{tmp_path}/media/pairs.parquet"
     pq.write_table(pa.table({"image": ["a.png"] * 4, "touch": ["a.touch"] * 4}), pairs)
     bind = ["touch", "--pairs", pairs, "--space", "demo", "--out", f"{tmp_path}/bound", "--batch-size", "2", "--held-out", "0"]
-    assert bind_main([*bind, "--no-cache"]) == 2
-    assert message in capsys.readouterr().err
+    for built_on in ([], ["--recipe.head", "linear"]):
+        assert bind_main([*bind, "--no-cache", *built_on]) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "bound" / "space.json").exists()
 
 
