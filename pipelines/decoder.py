@@ -53,6 +53,8 @@ class Decoded:
     start_s: float | None = None
     end_s: float | None = None
     last: bool = True
+    read_s: float = 0.0  # how long its decoder waited for its bytes
+    decode_s: float = 0.0  # and worked on it
 
 
 @dataclass(frozen=True)

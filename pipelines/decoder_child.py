@@ -70,8 +70,10 @@ def _decode_all(
         stage = ["read"]  # of the work on this source, for its reject
         medium: bytes | BinaryIO = b""
         try:
+            began = time.perf_counter()
             medium = _waited_for(reads.pop(k), read_timeout_s)
-            yield from _results(space.encoder(source.modality), source, medium, stage)
+            read_s = time.perf_counter() - began
+            yield from _timed(_results(space.encoder(source.modality), source, medium, stage), read_s)
         except Exception as error:  # noqa: BLE001 - the item boundary: a bad source costs itself, by type and message
             away = isinstance(error, INFRASTRUCTURE_ERRORS)
             failed = "read" if away and not isinstance(medium, bytes) else stage[-1]  # an open file is read while it is decoded
@@ -81,6 +83,15 @@ def _decode_all(
         finally:
             if not isinstance(medium, bytes):
                 medium.close()
+
+
+def _timed(results: Iterator[Decoded | Probed], read_s: float) -> Iterator[Decoded | Probed]:
+    """The results, each with the seconds that it took; the first with those of the read."""
+    began = time.perf_counter()
+    for result in results:
+        took_s = time.perf_counter() - began
+        yield replace(result, read_s=read_s, decode_s=took_s) if isinstance(result, Decoded) else result
+        read_s, began = 0.0, time.perf_counter()
 
 
 def _waited_for(read: Future[bytes | BinaryIO], timeout_s: float) -> bytes | BinaryIO:

@@ -168,7 +168,7 @@ def embed(settings: EmbedSettings) -> EmbedReport:
     else:
         with (
             Lease(prepared.db, settings.table, report.run_id, only_writer=settings.only_writer) as lease,
-            EmbedProgress(report.tally) as progress,
+            EmbedProgress(report.tally, settings.table) as progress,
             run_errors(),
         ):
             ledger = Ledger(prepared.uri, lease, report.run_id)

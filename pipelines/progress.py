@@ -1,4 +1,4 @@
-"""Progress for people, on stderr. In: rows as they come. Out: a live bar on a terminal, lines in a log, nothing in CI."""
+"""Progress, for people and Prometheus. In: rows as they come. Out: a bar or lines on stderr (none in CI); counters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pipelines.bottleneck import verdict
+from pipelines.job_metrics import JobMetrics
 from pipelines.report import Tally
 
 LINE_EVERY_S = 30.0
@@ -21,8 +23,10 @@ class EmbedProgress:
     The line of all counts what is embedded; those of the modalities follow as it is staged for a commit.
     """
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, table: str) -> None:
         self._tally = tally
+        self._table = table
+        self._metrics: JobMetrics | None = None
         self._console = Console(file=sys.stderr)
         quiet = bool(os.environ.get("CI"))
         self._live = self._console.is_terminal and not quiet
@@ -45,6 +49,9 @@ class EmbedProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+        if self._metrics is not None:
+            self._metrics.update(self._tally)
+            self._metrics.end()
 
     def say(self, text: str) -> None:
         """One line, where someone may read it."""
@@ -54,6 +61,7 @@ class EmbedProgress:
     def begin(self) -> None:
         """The plan is complete: the tally knows how much there is to do."""
         planned = {modality: counts["planned"] for modality, counts in sorted(self._tally.by_modality.items())}
+        self._metrics = JobMetrics(self._table)
         self._began = self._printed = time.monotonic()
         self._total = sum(planned.values())
         for name, total in {"all": self._total, **planned}.items():
@@ -61,6 +69,8 @@ class EmbedProgress:
 
     def update(self, done: int) -> None:
         """So many sources are through the towers."""
+        if self._metrics is not None:
+            self._metrics.update(self._tally)
         took_s = max(time.monotonic() - self._began, 1e-3)
         rejects = self._tally.rejected - self._tally.rejected_before
         note = f"{self._tally.bytes_embedded / 1e6:,.1f} MB  {done / took_s:,.1f}/s  {rejects:,} rejected"
@@ -73,4 +83,5 @@ class EmbedProgress:
             self._printed = time.monotonic()
             left = f"ETA {(self._total - done) * took_s / done:,.0f} s" if done else "starting the workers"
             parts = ", ".join(f"{m} {c['embedded']:,}/{c['planned']:,}" for m, c in sorted(self._tally.by_modality.items()))
-            self.say(f"{done:,}/{self._total:,} sources, {note}, {left} ({parts})")
+            limit = verdict(self._tally.seconds)
+            self.say(f"{done:,}/{self._total:,} sources, {note}, {left} ({parts}){f'; {limit}' if limit else ''}")

@@ -156,7 +156,7 @@ def _run(each: Sequence[Prepared], ledger: Ledger, report: ReindexReport, settin
     last: dict[str, EmbedReport] = {}  # of each corpus
     for prepared, one in zip(each, report.corpora, strict=True):
         try:
-            with EmbedProgress(one.tally) as progress:
+            with EmbedProgress(one.tally, prepared.settings.table) as progress:
                 embed_corpus(prepared, ledger, one, progress, seen.setdefault(prepared.corpus.id, Seen()))
         except CorpusError as error:
             report.unread[prepared.corpus.id] = str(error)

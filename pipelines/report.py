@@ -6,8 +6,10 @@ Laws, in sources: found == listed + skipped + duplicate; listed == unchanged + e
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+
+from pipelines.bottleneck import verdict
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Tally:
     deleted: int = 0
     items_written: int = 0
     bytes_embedded: int = 0
+    commits: int = 0  # of items
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # of all workers, by stage; of commits
     by_modality: dict[str, Counter[str]] = field(default_factory=dict)  # planned, embedded, rejected, bytes
 
     def of(self, modality: str) -> Counter[str]:
@@ -104,4 +108,7 @@ class EmbedReport:
         counts["skipped_by_kind"], counts["skipped"] = counts["skipped"], self.tally.skipped.total()
         own = {k: v for k, v in vars(self).items() if k not in ("tally", "max_reject_rate", "audit")}
         own["audit"] = self.audit and vars(self.audit)
-        return json.dumps({"job": "embed", **own, **counts, "failures": self.failures})
+        counts["seconds_by_stage"] = {name: round(took_s, 3) for name, took_s in counts.pop("seconds").items()}
+        del counts["commits"]  # `own` counts all of them
+        limit = verdict(self.tally.seconds)
+        return json.dumps({"job": "embed", **own, **counts, "bottleneck": limit, "failures": self.failures})

@@ -6,6 +6,7 @@ B batch, D dimension.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -127,6 +128,9 @@ class Decode:
         places = [(r.key, r.start_s, r.end_s) if isinstance(r, Decoded) else ("", None, None) for r in results]
         for k, (name, kind) in enumerate(_PLACE.items()):
             rows = rows.append_column(name, pa.array([place[k] for place in places], kind))
+        for name in ("read_s", "decode_s"):
+            times = [getattr(r, name) if isinstance(r, Decoded) else 0.0 for r in results]
+            rows = rows.append_column(f"_{name}", pa.array(times, pa.float32()))
         rows = rows.append_column("_last", pa.array([r.last for r in results], pa.bool_()))
         rejects = [(r.stage, r.error_type, r.message, r.expected) if isinstance(r, Reject) else (None,) * 4 for r in results]
         for k, name in enumerate(_REJECT_COLUMNS):
@@ -142,13 +146,17 @@ class Embed:
         self._job = job
         self._space = load_space(job.space)
         self._held: tuple[str, Embedder] | None = None
+        self._ended = 0.0  # when the last batch was done; since then the tower has been idle
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows with features -> rows of the table, `_reject_*` filled where the vector is no unit vector."""
+        began = time.perf_counter()
         modality = _modality(rows)
         declared = self._space.encoder(modality).features
         features = {name: _from_binary(rows[f"_{name}"], feature) for name, feature in declared.items()}
-        vectors_BD = self._embedder(modality)(features)
+        embedder = self._embedder(modality)
+        loaded = time.perf_counter()
+        vectors_BD = embedder(features)
         assert vectors_BD.shape[1] == self._space.dim, f"tower made {vectors_BD.shape[1]} dimensions, not {self._space.dim}"
         rows = self._reject_bad_vectors(rows.drop_columns([f"_{name}" for name in features]), vectors_BD)
         flat = pa.array(np.nan_to_num(vectors_BD).reshape(-1), pa.float32())
@@ -161,6 +169,9 @@ class Embed:
         }
         for name, value in constants.items():
             rows = rows.append_column(name, pa.array([value] * count, pa.string()))
+        idle_s, self._ended = began - self._ended if self._ended else 0.0, time.perf_counter()
+        for name, took_s in (("_tower_s", self._ended - loaded), ("_idle_s", idle_s)):
+            rows = rows.append_column(name, pa.array(np.full(count, took_s / count), pa.float32()))
         places = zip(rows["uri"].to_pylist(), rows["_segment"].to_pylist(), strict=True)
         ids = [item_id(uri, modality, segment) for uri, segment in places]
         return (

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import ray
 from lance.fragment import FragmentMetadata, write_fragments
 
+from pipelines.bottleneck import STAGES
 from pipelines.labels import relabelled_rows
 from pipelines.ledger import Ledger
 from pipelines.parts import Arrival, Parts, Taken, arrivals, torn, without
@@ -52,6 +53,7 @@ class Staged:
     replaced: list[str]  # source ids whose older rows go
     cleared: list[str]  # source ids whose rejects go
     rejected: list[Rejected]
+    seconds: dict[str, float]  # of workers, by stage of the work (pipelines/bottleneck.py)
 
 
 def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
@@ -78,6 +80,7 @@ def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
         replaced=pc.unique(replaced).to_pylist(),
         cleared=sources.filter(sources["_was_rejected"])["source_id"].to_pylist(),
         rejected=list(rejected.values()),
+        seconds={name: pc.sum(rows[f"_{name}_s"]).as_py() or 0.0 for name in STAGES},
     )
 
 
@@ -225,6 +228,8 @@ class Writer:
         self._tally.bytes_embedded += staged.bytes_embedded
         for modality, count in staged.embedded.items():
             self._tally.of(modality)["embedded"] += count
+        for name, took_s in staged.seconds.items():
+            self._tally.seconds[name] += took_s
 
     def finish(self) -> None:
         """Stage and commit all that is left."""
@@ -251,12 +256,15 @@ class Writer:
         fragments = [FragmentMetadata.from_json(f) for s in pending.staged for f in s.fragments]
         replaced = [i for s in pending.staged for i in s.replaced]
         rejected = [*pending.rejected, *(r for s in pending.staged for r in s.rejected)]
+        began = time.perf_counter()
         if fragments or replaced:
             self.ledger.commit(fragments, replaced)
+            self._tally.commits += 1
         self.ledger.check_lease()
         self._rejects.write(rejected, self._corpus)
         self._rejects.clear([*pending.cleared, *(i for s in pending.staged for i in s.cleared)])
         tally = self._tally
+        tally.seconds["commit"] += time.perf_counter() - began
         tally.embedded += pending.items
         tally.items_written += sum(f.physical_rows for f in fragments)
         tally.rejected += len(rejected)

@@ -9,6 +9,7 @@ import shlex
 import threading
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,7 @@ import lance
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from ray_head import ROOT, TOKEN, Head, ray_head
 
 SECRET = "an-aws-secret-that-nobody-may-read-42"
@@ -70,6 +72,7 @@ def test_readmes_command_works_with_its_log_its_report_and_its_name(head: Head, 
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"job"')))
     assert (report["run_id"], report["embedded"], report["failures"]) == ("nightly-1", 3, [])
+    assert "is the limit" in report["bottleneck"] or "are the limit" in report["bottleneck"]
     assert "3 to embed" in head.logs("nightly-1")  # progress, in the job's log
     (run,) = lance.dataset(f"{db}/media__runs.lance").to_table().to_pylist()
     assert run["run_id"] == "nightly-1"
@@ -104,6 +107,19 @@ def test_failure_is_carried_and_final_failures_stop_a_rayjob(head: Head, tmp_pat
     assert head.ended("gate-failed") == "STOPPED"  # and these not
     assert head.ended("done") == "SUCCEEDED"
     assert "exit code 1: the same command" in head.logs("gate-failed")
+
+
+def metrics(head: Head) -> dict[str, dict[str, float]]:
+    """What Prometheus would scrape of a run at work, once Ray exports it: values by metric and table."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(head.metrics_url, timeout=30) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        samples = [s for family in families for s in family.samples if s.name.startswith("ray_bindery_")]
+        if any(s.name == "ray_bindery_planned_sources_total" for s in samples):
+            return {s.name: {s.labels["table"]: s.value} for s in samples}
+        time.sleep(1)
+    raise AssertionError("Ray exports no metric of the run")
 
 
 class Slow:
@@ -151,7 +167,8 @@ def test_stop_commits_what_is_embedded_and_resubmitting_goes_on(head: Head, tmp_
     while slow.served < 2 * PICTURES // 3:
         assert head.job("first")["status"] in ("PENDING", "RUNNING") and time.monotonic() < deadline, head.logs("first")
         time.sleep(0.5)
-    time.sleep(5)  # the towers embed what has been served
+    told = metrics(head)  # as Prometheus sees a run at work; by then the towers have embedded what was served
+    assert told["ray_bindery_running"] == {"media": 1} and told["ray_bindery_planned_sources_total"] == {"media": len(sources)}
     stopped = head.cli("job", "stop", "first")
     assert stopped.returncode == 0 and head.ended("first") == "STOPPED"
     assert "stopped on request" in head.logs("first")
