@@ -18,6 +18,7 @@ from aiohttp import web
 from encoders.errors import MediaError
 from pipelines.corpus import open_corpus
 from pipelines.decoder import Decoder, Reject, Source
+from pipelines.hits import Hits
 from pipelines.reach import PUBLIC, Reach, RefusedError
 from pipelines.stages import _ABSENT
 
@@ -156,3 +157,10 @@ def test_a_worker_refuses_what_the_plan_did_not_look_at(inside: Listener) -> Non
     assert [(r.stage, r.error_type, r.expected) for r in found if isinstance(r, Reject)] == [("read", "RefusedError", True)] * 2
     assert inside.asked == []
     assert RefusedError.__name__ in _ABSENT and issubclass(RefusedError, MediaError)  # a reject, no outage
+
+
+def test_a_page_of_hits_asks_no_private_host(inside: Listener) -> None:
+    for uri in (f"{inside.url}/a.wav", inside.url.replace("http", "webhdfs") + "/a.wav"):
+        row = {"similarity": 0.5, "uri": uri, "modality": "audio", "mime": "audio/wav", "size_bytes": 8}
+        assert "<audio" not in Hits(pa.Table.from_pylist([row]), "a query")._repr_html_()
+    assert inside.asked == []
