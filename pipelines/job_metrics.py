@@ -35,10 +35,10 @@ class JobMetrics:
         self._running = Gauge("bindery_running", "1 while a run holds the table's lease and embeds.", tag_keys=("table",))
         self._table = {"table": table}
         self._told: dict[tuple[str, str], float] = {}
-        self._running.set(1, tags=self._table)
 
     def update(self, tally: Tally) -> None:
         """Tell what has been added since the last time."""
+        self._running.set(1, tags=self._table)  # each time: Ray forgets a gauge once it has exported it
         for modality, counts in tally.by_modality.items():
             self._tell("planned_sources", counts["planned"], modality)
             self._tell("embedded_sources", counts["embedded"], modality)

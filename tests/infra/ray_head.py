@@ -32,7 +32,6 @@ class Head:
     url: str
     folder: Path
     environment: Mapping[str, str]
-    metrics_url: str
 
     def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """`ray ARGUMENTS` from the root of the repository, as a user with the token."""
@@ -78,7 +77,7 @@ def ray_head(**variables: str) -> Iterator[Head]:
     """
     folder = Path(tempfile.mkdtemp(prefix="bindery-ray-", dir="/tmp"))  # short: Ray puts Unix sockets in it
     (folder / "token").write_text(TOKEN)
-    gcs, dashboard, agent, client, metrics = _free_ports(5)
+    gcs, dashboard, agent, client = _free_ports(4)
     url = f"http://127.0.0.1:{dashboard}"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the entrypoint's `python` is the head's
     user = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AWS_")) and k != "PYTHONPATH"}
@@ -86,7 +85,6 @@ def ray_head(**variables: str) -> Iterator[Head]:
     command = ["start", "--head", "--block", "--num-cpus=2", f"--object-store-memory={1 << 29}", f"--temp-dir={folder}/ray"]
     command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", "--node-ip-address=127.0.0.1"]
-    command += [f"--metrics-export-port={metrics}"]
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(
             [RAY, *command],
@@ -95,7 +93,7 @@ def ray_head(**variables: str) -> Iterator[Head]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    head = Head(url, folder / "ray", {**user, "PATH": path, "RAY_ADDRESS": url}, f"http://127.0.0.1:{metrics}/metrics")
+    head = Head(url, folder / "ray", {**user, "PATH": path, "RAY_ADDRESS": url})
     try:
         _wait_for(head, process, folder / "head.log")
         yield head
