@@ -39,7 +39,7 @@ def test_a_folder_is_embedded_by_a_hugging_face_directory_and_found_by_text(tmp_
     index = open_index(str(tmp_path / "db"))
     space = load_space(name)
     assert index.stats().space_fingerprint == space.fingerprint and index.stats().rows == 7
-    found = index.search(TEXTS["b"], k=7).to_pandas()
+    found = index.search(TEXTS["b"], k=7, calibrated=False).to_pandas()
     assert found["uri"][0].endswith("b.txt") and found["similarity"][0] == pytest.approx(1, abs=1e-5)
     pictures = index.search(TEXTS["b"], modality="image", k=4).to_pandas()
     media = [Path(uri.removeprefix("file://")) for uri in pictures["uri"]]
