@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from corpora import MEDIA, manifest_jsonl, manifest_parquet, rows_of, uris_of, write
@@ -293,7 +292,7 @@ def test_a_row_that_names_no_place_costs_itself_only(tmp_path: Path) -> None:
         "s3:///key": "no bucket follows s3://",
         "s3://": "no bucket follows s3://",
         "s3://bad_Bucket!!/x": "Invalid bucket name",
-        "foo://a/b": "Protocol not known",
+        "foo://a/b": "foo:// may not be named",
     }
     for make in (as_parquet, as_csv, as_jsonl):
         rows = rows_of(open_corpus(str(make(tmp_path, {"uri": [*parts, "a.jpg"], "n": list(range(7))}))))
@@ -319,16 +318,6 @@ def test_a_store_without_its_package_costs_its_rows_only(tmp_path: Path, monkeyp
     refused, found = find_modalities(batch.slice(1), PUBLIC)
     assert (refused.modality, refused.why, "gcsfs" in refused.detail) == (None, "ambiguous", True)
     assert found.modality == "image"
-
-
-def test_a_store_without_its_library_costs_its_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*args: object, **options: object) -> None:
-        raise OSError("Unable to load libjvm")
-
-    monkeypatch.setattr(pyarrow.fs, "HadoopFileSystem", load)
-    write(tmp_path, MEDIA)
-    rows = rows_of(open_corpus(str(as_parquet(tmp_path, {"uri": ["hdfs://node/x", "a.jpg"]}))))
-    assert [row["problem"] for row in rows] == ["Unable to load libjvm", None]
 
 
 def test_half_a_surrogate_pair_costs_its_line_only(tmp_path: Path) -> None:
