@@ -120,6 +120,7 @@ def curve(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [{k: v for k, v in point.items() if k not in ("pairs_per_s", "seconds", "cpu_s")} for point in report["history"]]
 
 
+@pytest.mark.timeout(1200)  # three trainings on Ray
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 def test_a_killed_training_goes_on_to_the_same_learning_curve(corpus: Path, victim: str, tmp_path: Path) -> None:
     flags = ["--pairs", f"{corpus}/pairs.parquet", "--space", "demo", "--epochs", "4", "--batch-size", "32", "--held-out", "40"]
