@@ -41,6 +41,7 @@ def the_same_rows_come_of_both(space: Space, copy: Path, tmp_path: Path) -> None
     assert (again.tally.embedded, again.tally.unchanged) == (0, len(table))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_space_of_onnx_towers_goes_on_where_its_origin_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = small_imagebind(tmp_path / "space", ("image", "text"))

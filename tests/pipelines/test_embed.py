@@ -162,6 +162,7 @@ def test_tar_shards_are_read_by_range(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.stack(table.sort_values("uri")["vector"]), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_soundtrack_and_its_video_are_two_sources_of_one_uri(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "video", tmp_path / "video")
     _run(tmp_path / "video", tmp_path / "db")
@@ -225,6 +226,7 @@ def test_a_sigterm_keeps_what_is_embedded_and_gives_the_lease_back(tmp_path: Pat
     assert sorted(_table(tmp_path / "db")["uri"]) == sorted(str(p) for p in media.iterdir())
 
 
+@pytest.mark.slow
 def test_what_could_not_be_read_is_tried_again_by_the_next_run(tmp_path: Path, http_folder: Any) -> None:
     urls = [{"uri": f"{http_folder.url}/{k}.jpg", "modality": "image", "version": "1"} for k in range(3)]
     (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(u) for u in urls))
@@ -238,6 +240,7 @@ def test_what_could_not_be_read_is_tried_again_by_the_next_run(tmp_path: Path, h
     assert len(_table(tmp_path / "db")) == 3 and len(_table(tmp_path / "db", "media__rejects")) == 0
 
 
+@pytest.mark.slow
 def test_an_ambiguous_reject_is_cleared_once_its_kind_is_told(tmp_path: Path) -> None:
     media = tmp_path / "media"
     media.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from encoders import load_space
 from pipelines.demo_world import scene, write_corpus
@@ -13,6 +14,7 @@ from pipelines.image_vectors import image_vectors
 SCENES = 12
 
 
+@pytest.mark.slow
 def test_images_that_a_table_holds_are_taken_and_others_embedded_and_kept(tmp_path: Path, ray_local: None) -> None:
     space = load_space("demo")
     write_corpus(str(tmp_path), [scene(700 + i) for i in range(SCENES)], ["image"])

@@ -117,6 +117,7 @@ def test_pictures_and_soundtracks_of_one_folder_are_two_entries_of_one_corpus(tm
     assert done.exit_code == DONE and sorted(_table(db)["modality"]) == ["audio"] * 2 + ["video"] * 2
 
 
+@pytest.mark.slow
 def test_a_gone_source_loses_its_reject_and_a_broken_one_keeps_neither_vector_nor_peace(tmp_path: Path) -> None:
     folder, db = tmp_path / "folder", tmp_path / "db"
     folder.mkdir()
@@ -133,6 +134,7 @@ def test_a_gone_source_loses_its_reject_and_a_broken_one_keeps_neither_vector_no
     assert _names(db) == ["b.jpg", "c.jpg", "d.jpg", "e.jpg"]
 
 
+@pytest.mark.slow
 def test_a_corpus_that_vanishes_when_others_are_done_stops_neither_them_nor_the_report(
     corpora: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -224,6 +224,7 @@ def test_a_source_is_cut_into_items_that_are_replaced_and_rejected_together(tmp_
     assert (again.tally.unchanged, again.tally.embedded, again.commits) == (3, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_inline_media_are_cut_as_files_are_and_their_bytes_do_not_travel_with_every_part(tmp_path: Path) -> None:
     sound = sound_file("WAV", tone(650, 2000), 2000)  # work in three parts, were it a file
