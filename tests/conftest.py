@@ -22,6 +22,7 @@ import fsspec
 import pytest
 from aiohttp import web
 from http_folder import HttpFolder
+from not_run import not_run
 
 # Nothing above imports numpy, torch or Ray: this holds for them and for every process they start. Tests share two cores.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -32,7 +33,7 @@ os.environ.pop("RAY_ADDRESS", None)  # the tests never join somebody's cluster
 
 S3_SCRIPTS = Path(__file__).parents[1] / "infra" / "s3"
 S3_MISSING = 69  # exit code of start.sh: packages to install
-S3_NOT_RUN = "not run: install ceph-mon ceph-osd radosgw ceph-common (see infra/s3/README.md)"
+S3_NOT_RUN = "install ceph-mon ceph-osd radosgw ceph-common (see infra/s3/README.md)"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -68,7 +69,7 @@ def s3_server() -> Iterator[str]:
 def s3(s3_server: str) -> Iterator[str]:
     """URI of an empty bucket of the test's own on a real S3 server; AWS_* say how to reach it."""
     if not s3_server:
-        (pytest.fail if os.environ.get("BINDERY_REQUIRE_S3") == "1" else pytest.skip)(S3_NOT_RUN)
+        not_run(S3_NOT_RUN)
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     store = fsspec.filesystem("s3")
     store.mkdir(bucket)

