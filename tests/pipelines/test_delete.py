@@ -143,10 +143,18 @@ def test_a_deletion_can_be_taken_back_by_uri_even_after_a_purge(tmp_path: Path) 
     assert _deleted(str(tmp_path))["source_id"].to_pylist() == [source_id("/c/a", "image")]
 
 
-def test_a_crash_between_tombstone_and_commit_is_made_good_by_the_next_delete(tmp_path: Path) -> None:
+def test_a_crash_between_tombstone_and_commit_is_made_good_by_the_next_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri = _fill(str(tmp_path), [_row("/c/a"), _row("/c/b"), _row("/c/keep")])
-    half_done = pa.table({k: [_row("/c/a")[k]] for k in ("source_id", "uri", "modality", "corpus")})
-    Tombstones(table_uri(str(tmp_path), "media__deleted")).add(half_done, "killed", None)
+
+    def die(*_: object) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="killed"):
+        patch.setattr("pipelines.ledger.Ledger.commit", die)
+        _delete(str(tmp_path), uri=["/c/a"])
+    assert _uris(uri) == ["/c/a", "/c/b", "/c/keep"] and _deleted(str(tmp_path))["uri"].to_pylist() == ["/c/a"]
     report = _delete(str(tmp_path), uri=["/c/b"])
     assert (report.sources, report.items) == (1, 2)
     assert _uris(uri) == ["/c/keep"]

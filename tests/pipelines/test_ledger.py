@@ -13,8 +13,10 @@ import pyarrow as pa
 import pytest
 from lance.fragment import FragmentMetadata, write_fragments
 
+from pipelines.embed import audit
 from pipelines.lease import Lease, LeaseHeldError, LeaseLostError, UnsafeStoreError, put_if_absent
 from pipelines.ledger import Ledger
+from pipelines.report import Audit
 from pipelines.storage import filesystem, lance_options
 from pipelines.table import open_table, table_uri
 
@@ -233,6 +235,19 @@ def test_a_paused_writer_cannot_add_columns_after_another_took_over(db: str) -> 
                 old.add_columns([pa.field("label", pa.string())])
             other.commit(_staged(uri, "a"), ["a"])
         assert _ids(uri) == ["a", *rows] and open_table(uri).schema.names == SCHEMA.names  # type: ignore[union-attr]
+
+
+def test_the_audit_tells_ids_that_are_there_twice_and_rows_that_nobody_told_of(tmp_path: Path) -> None:
+    uri, one, two = table_uri(str(tmp_path), "media"), f"{1:032x}", f"{2:032x}"
+    with Lease(str(tmp_path), "media", "run") as lease:
+        ledger = _ledger(str(tmp_path), lease, "run")
+        ledger.commit(_staged(uri, one, two), [])
+        assert audit(ledger, 2) == Audit(2, unique_ids=True, rows_as_expected=True)
+        assert audit(ledger, 3) == Audit(2, unique_ids=True, rows_as_expected=False)
+        ledger.commit(_staged(uri, two), [])
+        assert audit(ledger, 3) == Audit(3, unique_ids=False, rows_as_expected=True)
+        ledger.commit([], [two])
+        assert audit(ledger, 3) == Audit(1, unique_ids=True, rows_as_expected=True)
 
 
 def test_lease_documents_name_their_process(tmp_path: Path) -> None:

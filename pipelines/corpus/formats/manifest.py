@@ -110,6 +110,8 @@ class _damage:  # noqa: N801 - reads as what it is: with _damage(place)
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, pa.ArrowInvalid):
+        # Of damaged pages Arrow raises a bare OSError; one of a disk or a store has a number, or a class of its own.
+        pages = type(error) is OSError and error.errno is None
+        if pages or isinstance(error, pa.ArrowInvalid):
             text = str(error).splitlines()[0][:200]
             raise CorpusError(f"the manifest {self._place.uri} is damaged or no Parquet ({text}); write it again") from error

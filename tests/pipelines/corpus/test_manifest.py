@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import sys
 from collections import Counter
 from datetime import UTC, date, datetime
@@ -254,6 +256,35 @@ def test_damaged_and_empty_manifests_are_refused(name: str, data: bytes, message
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CorpusError, match=message):
         open_corpus(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_a_page_that_is_damaged_is_the_manifests_fault_wherever_it_is(compression: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    uris = [f"s3://bucket/{k}.jpg" for k in range(30_000)]
+    table = pa.table({"uri": uris, "version": ["1"] * len(uris)})
+    pq.write_table(table, path, compression=compression, row_group_size=10_000, use_dictionary=False)
+    late = pq.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[late : late + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    batches = open_corpus(str(path)).batches()
+    assert next(batches).num_rows == 10_000
+    with pytest.raises(CorpusError, match=r"m\.parquet is damaged .*; write it again"):
+        list(batches)
+
+
+def test_a_disk_that_cannot_be_read_is_not_the_manifests_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = manifest_parquet(tmp_path / "m.parquet", {"uri": ["s3://b/a"], "version": ["1"]})
+    corpus = open_corpus(str(path))
+
+    class Worn(io.FileIO):
+        def read(self, *_: Any) -> bytes:
+            raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.open", lambda _, path, mode: Worn(path))
+    with pytest.raises(OSError, match="input/output error"):
+        list(corpus.batches())
 
 
 def test_a_parquet_manifest_may_be_a_folder_of_files(tmp_path: Path) -> None:
