@@ -159,7 +159,8 @@ class Decoder:
             self._child.wait()
             code = 0
         if code in (-signal.SIGKILL, -signal.SIGTERM):
-            return Reject("decode", KILLED, "the decoder was killed on this item, twice: it may need too much memory", True)
+            why = "somebody killed the decoder while it worked on this item; the item may need too much memory"
+            return Reject("decode", KILLED, f"{why}; --retry-rejects tries it again", True)
         how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
         return Reject("decode", "DecoderCrash", f"the decoder died on this item ({how}); the file is likely damaged", True)
 

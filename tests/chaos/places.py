@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import fsspec
 import pytest
 from gateway import Gateway
 from points import GATEWAY, NODE, Place
 from proxy import Proxy
 from ray.cluster_utils import Cluster
+from s3fs import S3FileSystem
 from world import ENVIRONMENT
 
 OBJECT_STORE_BYTES = 200 << 20
@@ -36,7 +36,9 @@ def places(gateway: Gateway | None, with_ray: bool = True) -> Iterator[dict[str,
         if gateway:
             proxy = stack.enter_context(Proxy(gateway.environment["AWS_ENDPOINT_URL"]))
             environment.setenv("AWS_ENDPOINT_URL", proxy.url)
-            fsspec.filesystem("s3").mkdir(BUCKET)
+            S3FileSystem.clear_instance_cache()  # it keeps the endpoint of its first use: no other server's, and not ours later
+            stack.callback(S3FileSystem.clear_instance_cache)
+            S3FileSystem().mkdir(BUCKET)
         nodes = None
         if with_ray:
             nodes = Nodes()

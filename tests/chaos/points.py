@@ -25,7 +25,7 @@ RUN_S = 400  # longer than any run, disturbed or not, takes on a busy machine
 MOST_RUNS = 8
 DRIVER, NODE, SECOND = "driver", "node", "second writer"
 GATEWAY, PROXY = "gateway", "proxy"
-CRASHED = {"DecoderCrash", "DecoderTimeout"}  # what a killed decoder leaves: a reject, until it is tried again
+CRASHED = {"DecoderCrash", "DecoderKilled", "DecoderTimeout"}  # what a killed decoder leaves: a reject, until it is tried again
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_a_driver_killed_at_every_named_moment_in_turn_loses_and_doubles_nothing
     moments = [moment for moment in MOMENTS if changed or moment != "while replacing"]  # in the order of a run
     outcome = suffer(world, [at(moment, 1, changed) for moment in moments], Place(), seed=0)
 
-    assert outcome.survived, outcome
+    assert outcome.survived, str(outcome)  # a string is shown whole
     assert [fault for fault, came in zip(outcome.fault.split(", then "), outcome.struck, strict=True) if not came] == []
 
 
@@ -71,7 +71,7 @@ def test_a_driver_killed_at_every_named_moment_in_turn_loses_and_doubles_nothing
 def test_after_faults_the_same_command_makes_the_table_right(world: World, found: dict[str, Place], chain: list[Point]) -> None:
     outcome = suffer(world, chain, found["cluster"], seed=0)
 
-    assert outcome.survived, outcome
+    assert outcome.survived, str(outcome)  # a string is shown whole
     assert [fault for fault, came in zip(outcome.fault.split(", then "), outcome.struck, strict=True) if not came] == []
 
 
@@ -87,4 +87,4 @@ def test_a_store_that_fails_in_every_way_loses_and_doubles_nothing(world: World,
     ]
     outcome = suffer(world, chain, found["s3"], seed=0)
 
-    assert outcome.survived, outcome
+    assert outcome.survived, str(outcome)  # a string is shown whole
