@@ -1,0 +1,116 @@
+"""What does an item cost besides its decoding and its tower? In: a folder. Out: benchmarks/results/overhead.json.
+
+    .venv/bin/python -m benchmarks.overhead --folder DIR [--check]
+
+CPU milliseconds of all processes of `jobs.embed` (driver, Ray, actors, decoding children) per picture: those of many pictures
+less those of few, over their number, so that the start of a run is not among them. From it go the decoding and the forward of
+the same pictures in one process that does nothing else. The tower costs next to nothing, so that the rest shows.
+--check: exit 1 above the goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from benchmarks import workload
+from benchmarks.synthetic import machine
+from encoders.embedder import Embedder
+from encoders.space import load_space
+
+RESULT = Path(__file__).parent / "results" / "overhead.json"
+GOAL_MS = 1.0
+FEW, MANY = 1000, 10_000
+ALONE = 512  # pictures of the process that only decodes
+EVERY_S = 0.2
+
+
+def cpu_by_process(corpus: Path, db: Path, space: str) -> dict[str, float]:
+    """CPU seconds of an embed run by kind of process, each as it was last seen: none ends before the run does."""
+    command = [sys.executable, "-m", "jobs.embed", str(corpus), "--db", str(db), "--space", space]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CI": "1"}
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    root, seen = psutil.Process(run.pid), {}
+    while run.poll() is None:
+        for process in [root, *root.children(recursive=True)]:
+            try:
+                with process.oneshot():
+                    times, words = process.cpu_times(), process.cmdline()
+                    seen[process.pid, process.create_time()] = kind(" ".join(words)), times.user + times.system
+            except (psutil.Error, ProcessLookupError):  # it has ended
+                continue
+        time.sleep(EVERY_S)
+    assert run.returncode == 0
+    total: dict[str, float] = {}
+    for name, seconds in seen.values():
+        total[name] = total.get(name, 0.0) + seconds
+    return total
+
+
+def kind(command: str) -> str:
+    """What a process is."""
+    known = {"decoder_child": "decoding children", "ray::MapWorker": "actors", "jobs.embed": "driver", "ray::": "other workers"}
+    return next((name for words, name in known.items() if words in command), "Ray's own")
+
+
+def alone_ms(corpus: Path, space: str) -> dict[str, float]:
+    """CPU milliseconds a picture of one process that reads and decodes, then embeds."""
+    torch.set_num_threads(1)
+    encoder = load_space(space).encoder("image")
+    embedder = Embedder(encoder, workload.BATCH)
+    paths = sorted(corpus.rglob("*.jpg"))[:ALONE]
+    encoder.preprocess(paths[0])
+    began = time.process_time()
+    rows = []
+    for path in paths:
+        medium = encoder.decode(path.read_bytes())
+        rows.append(encoder.preprocess(medium))
+        encoder.describe(medium)
+    decoded = time.process_time()
+    for first in range(0, len(rows), workload.BATCH):
+        embedder({name: np.stack([row[name] for row in rows[first : first + workload.BATCH]]) for name in encoder.features})
+    ended = time.process_time()
+    return {"decode": 1000 * (decoded - began) / len(rows), "forward": 1000 * (ended - decoded) / len(rows)}
+
+
+def main() -> int:
+    """Measure, write the result, print it, judge."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--check", action="store_true")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    space, runs = workload.space(asked.folder, "instant"), {}
+    shutil.rmtree(asked.folder / "db", ignore_errors=True)
+    for count in (FEW, MANY):
+        corpus = workload.jpegs(asked.folder, count)
+        runs[count] = cpu_by_process(corpus, asked.folder / "db" / str(count), space)
+    each = {name: 1000 * (s - runs[FEW].get(name, 0.0)) / (MANY - FEW) for name, s in runs[MANY].items()}
+    alone = alone_ms(workload.jpegs(asked.folder, MANY), space)
+    overhead = sum(each.values()) - alone["decode"] - alone["forward"]
+    document = {
+        "what": "CPU milliseconds a picture; overhead: all processes less decoding and forward done alone",
+        "goal_ms": GOAL_MS,
+        "overhead_ms": round(overhead, 3),
+        "by_process_ms": {name: round(ms, 3) for name, ms in each.items()},
+        "alone_ms": {name: round(ms, 3) for name, ms in alone.items()},
+        "start_cpu_s": round(sum(runs[FEW].values()) - FEW * sum(each.values()) / 1000, 1),
+        **machine(),
+    }
+    RESULT.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document))
+    return int(asked.check and overhead > GOAL_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
