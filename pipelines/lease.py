@@ -7,6 +7,7 @@ lease alone cannot stop a writer that was paused past its end: commits are fence
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -183,7 +184,9 @@ class Lease:
             first = put_if_absent(self._fs, path, b"first")
         except FileNotFoundError as error:
             raise ValueError(f"cannot write to {self._folder}: its bucket does not exist; make it, or mend --db") from error
-        except PermissionError as error:
+        except OSError as error:
+            if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+                raise
             raise ValueError(
                 f"no permission to write to {self._folder} ({error}): it is read-only, or these credentials may not write "
                 "there or have expired; mend that, or choose another --db"

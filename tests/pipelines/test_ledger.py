@@ -122,6 +122,17 @@ def test_a_paused_writer_cannot_commit_after_another_took_over(db: str, rows_bef
     assert _ids(uri) == sorted([*rows_before, "a", "b"])
 
 
+def test_a_writer_that_opens_the_table_after_it_has_lost_its_lease_commits_nothing(db: str) -> None:
+    uri = table_uri(db, "media")
+    paused = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
+    with Lease(db, "media", "other", ttl_s=RUN_OUT_S, renew_s=1000) as lease:
+        _ledger(db, lease, "other").commit(_staged(uri, "a"), [])
+    late = Ledger(uri, paused, "paused")  # at the newest version: Lance itself has no reason to refuse it
+    with pytest.raises(LeaseLostError, match="run the same command again"):
+        late.commit(_staged(uri, "a"), [])
+    assert _ids(uri) == ["a"]
+
+
 def test_a_writer_that_could_not_fence_off_the_last_one_leaves_that_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What goes wrong around a run, and how it ends: somebody else's hands on the table, clocks, dead writers, bad stores."""
 
+import errno
 import json
 import os
 import shutil
@@ -244,6 +245,15 @@ def closed_folder() -> Iterator[str]:
 def test_a_folder_that_may_only_be_read_is_named_before_anything_starts(closed_folder: str) -> None:
     with pytest.raises(ValueError, match=r"no permission to write to .*read-only"):
         Lease(closed_folder, "media", "run").__enter__()
+
+
+def test_a_disk_that_is_mounted_to_be_read_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.open", refuse)
+    with pytest.raises(ValueError, match=r"no permission to write to .*Read-only file system"):
+        Lease(str(tmp_path), "media", "run").__enter__()
 
 
 @pytest.mark.s3
