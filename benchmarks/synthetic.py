@@ -17,7 +17,7 @@ import psutil
 import pyarrow as pa
 
 from encoders.space import SHIPPED, Space, load_space
-from pipelines.bottleneck import STAGES
+from pipelines.bottleneck import MEASURES
 from pipelines.corpus.versions import size_and_mtime
 from pipelines.identity import item_id, recipe, source_id
 from pipelines.segments import WHOLE
@@ -96,8 +96,8 @@ def block(space: Space, first: int, count: int, vectors: np.ndarray | None = Non
         rows = rows.append_column(f"_reject_{name}", pa.nulls(count, pa.string()))
     for name, value in {"_reject_expected": False, "_replaces": False, "_was_rejected": False, "_last": True}.items():
         rows = rows.append_column(name, pa.repeat(pa.scalar(value), count))
-    for stage in STAGES:
-        rows = rows.append_column(f"_{stage}_s", pa.array(np.zeros(count), pa.float32()))
+    for name in MEASURES:
+        rows = rows.append_column(name, pa.array(np.zeros(count), pa.float32()))
     for name, number in {"_part": 0, "_parts": 1, "_ordinal": 0}.items():
         rows = rows.append_column(name, pa.repeat(pa.scalar(number, pa.int32()), count))
     return rows

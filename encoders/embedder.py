@@ -33,11 +33,18 @@ class Embedder:
         Returns:
             float32 (B, D), each row of norm 1; a row that is not finite stays so, for the caller to judge.
         """
-        count = len(next(iter(features.values())))
-        item_bytes = sum(values[:1].nbytes for values in features.values())
-        rows = max(1, min(self.batch_size, INPUT_BYTES // item_bytes))
+        count, rows = len(next(iter(features.values()))), self._rows_at_once(features)
         chunks = [self._forward(features, start, rows) for start in range(0, count, rows)]
         return torch.cat(chunks).numpy()
+
+    def slots(self, features: Mapping[str, np.ndarray]) -> int:
+        """How many rows the batches have room for that these rows go through the tower in; as many as there are, or more."""
+        rows = self._rows_at_once(features)
+        return -(-len(next(iter(features.values()))) // rows) * rows
+
+    def _rows_at_once(self, features: Mapping[str, np.ndarray]) -> int:
+        item_bytes = sum(values[:1].nbytes for values in features.values())
+        return max(1, min(self.batch_size, INPUT_BYTES // item_bytes))
 
     def _forward(self, features: Mapping[str, np.ndarray], start: int, rows: int) -> torch.Tensor:
         batch = {name: torch.from_numpy(values[start : start + rows]) for name, values in features.items()}

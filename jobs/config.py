@@ -7,9 +7,9 @@ signal after a clean stop: run the same command again; 4 internal error.
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
-import traceback
 import warnings
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +20,9 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 import fsspec
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
-from pipelines.identity import without_signatures
+from pipelines.log import LogFormat, log_lines, say
 from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 # Lance and LanceDB warn of every fork; here each is followed by exec at once, which is safe.
@@ -79,6 +79,12 @@ def run_job(
     except SystemExit as stop:  # argparse has printed what is wrong
         return BAD_INPUT if stop.code else DONE
     warnings.filterwarnings("ignore", _FORK_WARNINGS)
+    with log_lines(arguments.log_format):
+        return _run(config_class, job, parser, arguments)
+
+
+def _run(config_class: type[Config], job: Callable[[Config], Report], parser: ArgumentParser, arguments: Namespace) -> int:
+    """The job with its arguments -> the exit code."""
     try:
         arguments = parser.instantiate(arguments)
         config = config_class(**{f.name: arguments[f.name] for f in fields(config_class)})  # type: ignore[arg-type]
@@ -93,12 +99,12 @@ def run_job(
     except ValueError as error:
         return _failed(error, BAD_INPUT)
     except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own SIGTERM handler, while Ray is starting
-        print("stopped on request; run the same command again to go on", file=sys.stderr)
+        say("stopped on request; run the same command again to go on", logging.WARNING, exit_code=STOPPED)
         return STOPPED
     except INFRASTRUCTURE_ERRORS as error:
         return _failed(error, STOPPED)
     except Exception:  # noqa: BLE001 - the process ends here: say so with the scheduler's code for "our bug"
-        print(without_signatures(traceback.format_exc()), file=sys.stderr)
+        say("this is a bug of ours", logging.ERROR, traceback=True, exit_code=INTERNAL)
         return INTERNAL
     return report.exit_code
 
@@ -138,6 +144,7 @@ def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> 
         else:
             parser.add_argument(_flag(field.name), type=types[field.name], required=not optional, **options)
     parser.add_argument("--config", action="config", help="a YAML file with the same names; flags win over it")
+    parser.add_argument("--log-format", type=LogFormat, default="text", help="text for people, or json: a line an object")
     parser.add_argument("--report", type=str | None, default=None, help="also write the JSON report to this path or URI")
     return parser
 
@@ -173,7 +180,7 @@ def _write(uri: str, text: str) -> None:
 
 
 def _failed(error: Exception, code: int) -> int:
-    print(f"error: {without_signatures(str(error))}", file=sys.stderr)
+    say(str(error), logging.ERROR, error_type=type(error).__name__, exit_code=code)
     return code
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 STAGES = ("read", "decode", "tower", "idle")
+MEASURES = (*(f"_{stage}_s" for stage in STAGES), "_slots")  # columns that rows carry, of workers' seconds and batches' places
 BUSY = 0.8  # of their time, from which on the towers themselves are the limit
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from encoders.encoder import Encoder, list_encoders, package_of
 from encoders.errors import SpaceError
+from pipelines.log import say
 
 FREE_WITHIN_S = 600.0  # how long a job waits for the first free CPU: autoscalers take minutes to add a node
 SAY_AFTER_S = 30.0
@@ -89,7 +89,7 @@ def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:
     late = ray.wait(list(asked), num_returns=len(asked), timeout=patience_s)[1]
     if late:
         names = " and a free ".join(asked[one] for one in late)
-        print(f"waiting up to {wait_s:.0f} s for a free {names}: no node of the cluster has one", file=sys.stderr)
+        say(f"waiting up to {wait_s:.0f} s for a free {names}: no node of the cluster has one", stage="start")
         late = ray.wait(late, num_returns=len(late), timeout=wait_s - patience_s)[1]
     for one in late:
         ray.cancel(one)

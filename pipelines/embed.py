@@ -197,7 +197,7 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     """
     tally, corpus, commits = report.tally, prepared.corpus, ledger.commits
     writer = Writer(ledger, prepared.rejects(report.run_id), corpus.id, tally)
-    progress.say(f"listing {corpus.id}")
+    progress.say(f"listing {corpus.id}", stage="list", corpus=corpus.id, table=ledger.uri)
     if ledger.dataset is not None and corpus.columns.names:
         ledger.prepare(item_schema(prepared.space, corpus.columns))
     planner = planner_of(prepared, ledger.dataset, report, seen)
@@ -211,7 +211,8 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     writer.relabel_all()
     progress.say(
         f"{tally.listed:,} sources listed: {tally.unchanged:,} unchanged, {sum(t.rows for t in todo.values()):,} to embed, "
-        f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate"
+        f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate",
+        stage="plan",
     )
     if todo:
         start_ray()
@@ -219,7 +220,7 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
         ledger.prepare(item_schema(prepared.space, corpus.columns))
     try:
         if todo:
-            progress.begin()
+            progress.begin(ledger)
             embed_all(prepared.job(report.run_id), todo, writer, progress)
         writer.finish()
     except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import socket
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
+from pipelines.holder import Process
+from pipelines.log import say
 from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
 TIME_TO_LIVE_S = 60.0
@@ -40,42 +37,6 @@ class LeaseLostError(OSError):
 
 class UnsafeStoreError(ValueError):
     """The store overwrites what must not be overwritten: Lance would lose commits on it."""
-
-
-@dataclass(frozen=True)
-class _Process:
-    """Who holds a lease: enough to see on the same machine that the holder is dead."""
-
-    host: str
-    pid: int
-    started: str
-
-    @classmethod
-    def own(cls) -> _Process:
-        return cls(_host(), os.getpid(), _start_time(os.getpid()))
-
-    def dead(self) -> bool:
-        """Whether it ran on this machine and runs no more."""
-        return self.host == _host() and _start_time(self.pid) != self.started
-
-
-def _host() -> str:
-    """This machine since its last boot, and this process namespace on it (containers have their own pids)."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:  # not Linux
-        return socket.gethostname()
-    return f"{socket.gethostname()} {boot} {namespace}"
-
-
-def _start_time(pid: int) -> str:
-    """When a process started, in the kernel's ticks; "" if there is none (a zombie counts as none)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
 
 
 def put_if_absent(fs: Any, path: str, data: bytes) -> bool:
@@ -125,6 +86,7 @@ class Lease:
         self._only_writer = only_writer
         self._epoch = 0
         self._renewal = 0
+        self._renewed = 0.0  # our monotonic clock's time before the last renewal
         self._lost = threading.Event()
         self._stop = threading.Event()
         self._renewer: threading.Thread | None = None
@@ -140,6 +102,7 @@ class Lease:
             self.took_over = not self._released(epoch)
             if self.took_over:
                 self._refuse_if_alive(epoch, now)
+        self._renewed = time.monotonic()
         if not put_if_absent(self._fs, self._path(epoch + 1, 0), self._document()):
             raise LeaseHeldError(f"another writer took table {self._table!r} just now; run the same command again later")
         self._epoch = epoch + 1
@@ -162,6 +125,10 @@ class Lease:
     def store_time(self) -> float:
         """What the store's clock says now, seconds since 1970."""
         return time.time() + self._ahead_s
+
+    def left_s(self) -> float:
+        """How long others have to leave the table alone, seconds, were it not renewed again; 0 when it is lost."""
+        return 0.0 if self._lost.is_set() else max(0.0, self._ttl_s - (time.monotonic() - self._renewed))
 
     def check(self) -> None:
         """Ask the store whether the lease is still ours.
@@ -207,7 +174,7 @@ class Lease:
         paths = sorted(p for p in self._list(f"{self._folder}/epoch-{epoch:08d}") if "/renewal-" in p)
         try:
             holder = json.loads(self._fs.cat_file(paths[-1]))
-            process = _Process(**holder["process"])
+            process = Process(**holder["process"])
             run, dead = holder["run_id"], process.dead()
             who = f"process {process.pid} on {process.host.partition(' ')[0]}"
         except (json.JSONDecodeError, FileNotFoundError, IndexError):  # its writer died between creating and filling it
@@ -224,7 +191,9 @@ class Lease:
             try:
                 self.check()
                 self._renewal += 1
+                began = time.monotonic()
                 put_if_absent(self._fs, self._path(self._epoch, self._renewal), self._document())
+                self._renewed = began
                 if self._renewal > 1:
                     self._fs.rm_file(self._path(self._epoch, self._renewal - 2))
             except LeaseLostError:
@@ -233,7 +202,7 @@ class Lease:
                 continue
 
     def _document(self) -> bytes:
-        return json.dumps({"run_id": self._run_id, "process": vars(_Process.own())}).encode()
+        return json.dumps({"run_id": self._run_id, "process": vars(Process.own())}).encode()
 
     def _path(self, epoch: int, renewal: int) -> str:
         return f"{self._folder}/epoch-{epoch:08d}/renewal-{renewal:08d}"
@@ -278,7 +247,7 @@ def held(lease: Lease, wait_s: float) -> Iterator[Lease]:
             if left_s <= 0:
                 raise
             if not waiting:
-                print(f"waiting up to {wait_s:.0f} s: {error}", file=sys.stderr)
+                say(f"waiting up to {wait_s:.0f} s: {error}", stage="lease")
             waiting = True
             time.sleep(min(ASK_AGAIN_S, left_s))
     try:

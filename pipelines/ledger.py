@@ -121,6 +121,10 @@ class Ledger:
         """
         self._lease.check()
 
+    def lease_left_s(self) -> float:
+        """How long the lease still holds, seconds, were it not renewed again; 0 when it is lost."""
+        return self._lease.left_s()
+
     def store_time(self) -> float:
         """What the store's clock says now, seconds since 1970."""
         return self._lease.store_time()

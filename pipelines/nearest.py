@@ -64,6 +64,13 @@ def vector_index_of(dataset: Any) -> Any | None:
     return _index_over(dataset, VECTOR)
 
 
+def unindexed_rows(dataset: Any) -> int:
+    """Rows that a search compares one by one, as the vector index does not hold them, or there is none that is measured."""
+    rows: int = dataset.count_rows()
+    index = vector_index_of(dataset) if SearchSettings.of(dataset) is not None else None
+    return rows - (min(rows, index.num_rows_indexed) if index is not None else 0)
+
+
 def full_text_index_of(dataset: Any) -> Any | None:
     """What Lance says of the full-text index; None where there is none."""
     index = _index_over(dataset, "text")

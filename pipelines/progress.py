@@ -1,4 +1,4 @@
-"""Progress, for people and Prometheus. In: rows as they come. Out: a bar or lines on stderr (none in CI); counters."""
+"""Progress, for people and Prometheus. In: rows as they come. Out: a bar, or lines in the log (none in CI); metrics."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipelines.bottleneck import verdict
 from pipelines.job_metrics import JobMetrics
+from pipelines.ledger import Ledger
+from pipelines.log import in_json, say
 from pipelines.report import Tally
 
 LINE_EVERY_S = 30.0
@@ -27,16 +30,15 @@ class EmbedProgress:
         self._tally = tally
         self._table = table
         self._metrics: JobMetrics | None = None
-        self._console = Console(file=sys.stderr)
-        quiet = bool(os.environ.get("CI"))
-        self._live = self._console.is_terminal and not quiet
-        self._lines = not self._console.is_terminal and not quiet
+        console = Console(file=sys.stderr)
+        self._quiet = bool(os.environ.get("CI")) and not in_json()
+        self._live = console.is_terminal and not self._quiet and not in_json()
         self._bar = Progress(
             TextColumn("{task.description:>8}"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} sources  {task.fields[note]}"),
             TimeRemainingColumn(),
-            console=self._console,
+            console=console,
             disable=not self._live,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -50,18 +52,17 @@ class EmbedProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
         if self._metrics is not None:
-            self._metrics.update(self._tally)
-            self._metrics.end()
+            self._metrics.update(self._tally, running=False)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, **about: Any) -> None:
         """One line, where someone may read it."""
-        if self._live or self._lines:
-            self._console.print(text, highlight=False)
+        if not self._quiet:
+            say(text, **about)
 
-    def begin(self) -> None:
-        """The plan is complete: the tally knows how much there is to do."""
+    def begin(self, ledger: Ledger) -> None:
+        """The plan is complete: the tally knows how much there is to do, and the table is there."""
         planned = {modality: counts["planned"] for modality, counts in sorted(self._tally.by_modality.items())}
-        self._metrics = JobMetrics(self._table)
+        self._metrics = JobMetrics(self._table, ledger)
         self._began = self._printed = time.monotonic()
         self._total = sum(planned.values())
         for name, total in {"all": self._total, **planned}.items():
@@ -79,9 +80,10 @@ class EmbedProgress:
             if modality in self._tasks:
                 through = counts["embedded"] + counts["rejected"]
                 self._bar.update(self._tasks[modality], completed=through, note=f"{counts['rejected']:,} rejected")
-        if self._lines and time.monotonic() - self._printed > LINE_EVERY_S:
+        if not self._live and time.monotonic() - self._printed > LINE_EVERY_S:
             self._printed = time.monotonic()
             left = f"ETA {(self._total - done) * took_s / done:,.0f} s" if done else "starting the workers"
             parts = ", ".join(f"{m} {c['embedded']:,}/{c['planned']:,}" for m, c in sorted(self._tally.by_modality.items()))
             limit = verdict(self._tally.seconds)
-            self.say(f"{done:,}/{self._total:,} sources, {note}, {left} ({parts}){f'; {limit}' if limit else ''}")
+            line = f"{done:,}/{self._total:,} sources, {note}, {left} ({parts}){f'; {limit}' if limit else ''}"
+            self.say(line, stage="embed", done=done, planned=self._total, rejected=rejects, bottleneck=limit)

@@ -6,7 +6,9 @@ hold in the same version is stale: readers do not see it (`valid_rejects`), and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,8 +19,10 @@ import pyarrow.compute as pc
 
 from pipelines.known import Batch, Known, id_words, state_hash
 from pipelines.ledger import any_of, in_slices
+from pipelines.log import note
 from pipelines.table import REJECT_COLUMNS, create_table, open_table
 
+NOTED_AT_ONCE = 100  # of a commit in the log; the table has them all
 _SEPARATOR = "\n"  # which is in no id, no URI and no version
 
 
@@ -34,6 +38,23 @@ class Rejected:
     error_type: str
     message: str
     expected: bool = True
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Rejected:
+        """What workers say of it in a row with `_reject_*` filled in."""
+        own = {name: row[name] for name in ("source_id", "uri", "modality", "version")}
+        said = {name: row[f"_reject_{name}"] for name in ("stage", "message", "expected")}
+        return cls(**own, **said, error_type=row["_reject_type"])
+
+
+def note_rejects(rejected: Sequence[Rejected]) -> None:
+    """A line each in a log of JSON; of very many the first."""
+    for one in rejected[:NOTED_AT_ONCE]:
+        about = {name: getattr(one, name) for name in ("stage", "uri", "source_id", "modality", "version", "error_type")}
+        note(f"rejected: {one.message}", logging.WARNING, **about)
+    if len(rejected) > NOTED_AT_ONCE:
+        causes = Counter(one.error_type for one in rejected)
+        note(f"rejected {len(rejected):,} sources, of which {NOTED_AT_ONCE} are told here", logging.WARNING, rejects=causes)
 
 
 def valid_rejects(rejects: Any | None, items: Any | None) -> pa.Table:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.bottleneck import verdict
+from pipelines.bottleneck import STAGES, verdict
+from pipelines.rejects import Rejected
 
 
 @dataclass
@@ -38,10 +40,29 @@ class Tally:
     commits: int = 0  # of items
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # of all workers, by stage; of commits
     by_modality: dict[str, Counter[str]] = field(default_factory=dict)  # planned, embedded, rejected, bytes
+    measured: dict[str, defaultdict[str, float]] = field(default_factory=dict)  # by modality, see pipelines/writer.py
 
     def of(self, modality: str) -> Counter[str]:
         """The counts of one modality."""
         return self.by_modality.setdefault(modality, Counter())
+
+    def add(self, modality: str, measured: Mapping[str, float]) -> None:
+        """Count what is embedded and staged, of one modality."""
+        total = self.measured.setdefault(modality, defaultdict(float))
+        for name, value in measured.items():
+            total[name] += value
+        self.of(modality)["embedded"] += int(measured.get("sources", 0))
+        self.bytes_embedded += int(measured.get("size_bytes", 0))
+        for stage in STAGES:
+            self.seconds[stage] += measured[f"_{stage}_s"]
+
+    def add_rejects(self, rejected: Sequence[Rejected]) -> None:
+        """Count what is rejected and committed."""
+        self.rejected += len(rejected)
+        self.rejects.update(one.error_type for one in rejected)
+        self.unexpected.update(one.error_type for one in rejected if not one.expected)
+        for one in rejected:
+            self.of(one.modality or "unknown")["rejected"] += 1
 
     def broken_laws(self) -> list[str]:
         """The laws that do not hold, as text."""
@@ -109,6 +130,6 @@ class EmbedReport:
         own = {k: v for k, v in vars(self).items() if k not in ("tally", "max_reject_rate", "audit")}
         own["audit"] = self.audit and vars(self.audit)
         counts["seconds_by_stage"] = {name: round(took_s, 3) for name, took_s in counts.pop("seconds").items()}
-        del counts["commits"]  # `own` counts all of them
+        del counts["commits"], counts["measured"]  # `own` counts all commits; the latter is for Prometheus
         limit = verdict(self.tally.seconds)
         return json.dumps({"job": "embed", **own, **counts, "bottleneck": limit, "failures": self.failures})

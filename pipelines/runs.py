@@ -12,6 +12,7 @@ from typing import Any
 import lance
 import pyarrow as pa
 
+from pipelines.log import name_run
 from pipelines.storage import lance_options
 from pipelines.table import open_table, table_uri
 
@@ -32,9 +33,11 @@ _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray tells the entrypoint of 
 
 
 def new_run_id() -> str:
-    """The name of the run that begins: under `ray job submit` the submission id, else one nobody has."""
+    """The name of the run that begins, in its log, too: under `ray job submit` the submission id, else one nobody has."""
     submitted: str | None = json.loads(os.environ.get(_JOB_CONFIG, "{}")).get("metadata", {}).get("job_submission_id")
-    return submitted or uuid.uuid4().hex
+    run_id = submitted or uuid.uuid4().hex
+    name_run(run_id)
+    return run_id
 
 
 def append_run(db: str, table: str, started_at: datetime, report: str, exit_code: int) -> None:

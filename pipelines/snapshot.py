@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from encoders.space import Space
 from pipelines.background import Background, measure
 from pipelines.filters import is_in
-from pipelines.nearest import EXACT_VALUES, SearchSettings, vector_index_of
+from pipelines.nearest import EXACT_VALUES, SearchSettings, unindexed_rows
 from pipelines.table import VECTOR, check_space, open_table, table_id
 
 UNINDEXED_SHARE = 0.01  # above it searches get slow, and somebody should be told
@@ -73,8 +73,7 @@ class Snapshot:
     @cached_property
     def unindexed_rows(self) -> int:
         """Rows that a search compares one by one."""
-        index = vector_index_of(self.dataset) if self.settings is not None else None
-        return self.rows - (min(self.rows, index.num_rows_indexed) if index is not None else 0)
+        return unindexed_rows(self.dataset)
 
     def tell_if_slow(self) -> None:
         """Warn, once, where searches compare many rows one by one."""

@@ -170,8 +170,8 @@ class Embed:
         for name, value in constants.items():
             rows = rows.append_column(name, pa.array([value] * count, pa.string()))
         idle_s, self._ended = began - self._ended if self._ended else 0.0, time.perf_counter()
-        for name, took_s in (("_tower_s", self._ended - loaded), ("_idle_s", idle_s)):
-            rows = rows.append_column(name, pa.array(np.full(count, took_s / count), pa.float32()))
+        for name, total in (("_tower_s", self._ended - loaded), ("_idle_s", idle_s), ("_slots", embedder.slots(features))):
+            rows = rows.append_column(name, pa.array(np.full(count, total / count), pa.float32()))
         places = zip(rows["uri"].to_pylist(), rows["_segment"].to_pylist(), strict=True)
         ids = [item_id(uri, modality, segment) for uri, segment in places]
         return (

@@ -11,8 +11,8 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,12 @@ import pyarrow.compute as pc
 import ray
 from lance.fragment import FragmentMetadata, write_fragments
 
-from pipelines.bottleneck import STAGES
+from pipelines.bottleneck import MEASURES
 from pipelines.labels import relabelled_rows
 from pipelines.ledger import Ledger
+from pipelines.log import note
 from pipelines.parts import Arrival, Parts, Taken, arrivals, torn, without
-from pipelines.rejects import Rejected, Rejects
+from pipelines.rejects import Rejected, Rejects, note_rejects
 from pipelines.report import Tally
 from pipelines.storage import lance_options
 
@@ -48,12 +49,10 @@ class Staged:
     """What one staging task has written, and what the driver must do when it commits it."""
 
     fragments: list[str]  # Lance fragment metadata as JSON
-    embedded: Counter[str]  # by modality
-    bytes_embedded: int
+    measured: Mapping[str, Mapping[str, float]]  # by modality: sources, items, bytes, rows and MEASURES
     replaced: list[str]  # source ids whose older rows go
     cleared: list[str]  # source ids whose rejects go
     rejected: list[Rejected]
-    seconds: dict[str, float]  # of workers, by stage of the work (pipelines/bottleneck.py)
 
 
 def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
@@ -69,19 +68,29 @@ def stage(uri: str, schema: pa.Schema, *blocks: pa.Table) -> Staged:
     good = without(good, incomplete)
     sources = good.select(_SOURCE_COLUMNS)  # not the vectors, which need not be copied for this
     sources = sources.filter(pc.and_(sources["_last"], pc.equal(sources["_part"], 0)))  # one row each, were it of several parts
-    rejected = {row["source_id"]: _rejected(row) for row in bad.to_pylist()}
+    rejected = {row["source_id"]: Rejected.of_row(row) for row in bad.to_pylist()}
     rejected |= {row["source_id"]: Rejected(**row, stage="read", error_type="TornSource", message=_TORN) for row in remains}
     unread = pa.array([i for i, reject in rejected.items() if reject.stage == "read"], pa.string())  # their old rows stay
     replaced = rows["source_id"].filter(pc.and_(rows["_replaces"], pc.invert(pc.is_in(rows["source_id"], unread))))
     return Staged(
         fragments=[json.dumps(f.to_json()) for f in write_items(uri, schema, _with_counts(good))],
-        embedded=Counter(sources["modality"].to_pylist()),
-        bytes_embedded=pc.sum(sources["size_bytes"]).as_py() or 0,
+        measured=_measured(rows, good, sources),
         replaced=pc.unique(replaced).to_pylist(),
         cleared=sources.filter(sources["_was_rejected"])["source_id"].to_pylist(),
         rejected=list(rejected.values()),
-        seconds={name: pc.sum(rows[f"_{name}_s"]).as_py() or 0.0 for name in STAGES},
     )
+
+
+def _measured(rows: pa.Table, good: pa.Table, sources: pa.Table) -> dict[str, dict[str, float]]:
+    """Sums by modality: of all rows that went through a tower, of those that became items, of the sources that are embedded."""
+    found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    columns = {"rows": (rows, MEASURES), "items": (good, ()), "sources": (sources, ("size_bytes",))}
+    for name, (table, summed) in columns.items():
+        sums = table.group_by("modality").aggregate([([], "count_all"), *((column, "sum") for column in summed)])
+        for row in sums.to_pylist():
+            found[row["modality"]][name] = row["count_all"]
+            found[row["modality"]].update({column: row[f"{column}_sum"] or 0 for column in summed})
+    return dict(found)
 
 
 def write_items(uri: str, schema: pa.Schema, rows: pa.Table) -> list[FragmentMetadata]:
@@ -100,19 +109,6 @@ def _with_counts(rows: pa.Table) -> pa.Table:
     counts = pc.value_counts(rows["source_id"])
     place = pc.index_in(rows["source_id"], counts.field("values"))
     return rows.append_column("segment_count", counts.field("counts").take(place).cast(pa.int32()))
-
-
-def _rejected(row: dict[str, Any]) -> Rejected:
-    return Rejected(
-        source_id=row["source_id"],
-        uri=row["uri"],
-        modality=row["modality"],
-        version=row["version"],
-        stage=row["_reject_stage"],
-        error_type=row["_reject_type"],
-        message=row["_reject_message"],
-        expected=row["_reject_expected"],
-    )
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -139,9 +135,9 @@ class _Pending:
     since: float = field(default_factory=time.monotonic)
 
     @property
-    def items(self) -> int:
+    def sources(self) -> int:
         """How many would be committed."""
-        return sum(s.embedded.total() for s in self.staged)
+        return sum(int(one.get("sources", 0)) for s in self.staged for one in s.measured.values())
 
 
 class Writer:
@@ -184,7 +180,7 @@ class Writer:
         if self._bytes >= FRAGMENT_BYTES or time.monotonic() - self._since >= COMMIT_INTERVAL_S:
             self._stage_blocks()
         self._collect(wait=len(self._staging) > STAGING_TASKS)
-        if self._pending.items >= COMMIT_ITEMS or time.monotonic() - self._pending.since >= COMMIT_INTERVAL_S:
+        if self._pending.sources >= COMMIT_ITEMS or time.monotonic() - self._pending.since >= COMMIT_INTERVAL_S:
             self.commit()
 
     def reject(self, rejected: Sequence[Rejected], stale: Sequence[str]) -> None:
@@ -225,11 +221,8 @@ class Writer:
     def take(self, staged: Staged) -> None:
         """Take what is staged; the next commit commits it."""
         self._pending.staged.append(staged)  # in one step: a signal may come between any two
-        self._tally.bytes_embedded += staged.bytes_embedded
-        for modality, count in staged.embedded.items():
-            self._tally.of(modality)["embedded"] += count
-        for name, took_s in staged.seconds.items():
-            self._tally.seconds[name] += took_s
+        for modality, measured in staged.measured.items():
+            self._tally.add(modality, measured)
 
     def finish(self) -> None:
         """Stage and commit all that is left."""
@@ -263,15 +256,13 @@ class Writer:
         self.ledger.check_lease()
         self._rejects.write(rejected, self._corpus)
         self._rejects.clear([*pending.cleared, *(i for s in pending.staged for i in s.cleared)])
-        tally = self._tally
-        tally.seconds["commit"] += time.perf_counter() - began
-        tally.embedded += pending.items
-        tally.items_written += sum(f.physical_rows for f in fragments)
-        tally.rejected += len(rejected)
-        tally.rejects.update(r.error_type for r in rejected)
-        tally.unexpected.update(r.error_type for r in rejected if not r.expected)
-        for reject in rejected:
-            tally.of(reject.modality or "unknown")["rejected"] += 1
+        self._tally.embedded += pending.sources
+        self._tally.items_written += sum(f.physical_rows for f in fragments)
+        self._tally.seconds["commit"] += (took_s := time.perf_counter() - began)
+        self._tally.add_rejects(rejected)
+        if pending.sources:
+            note(f"committed {pending.sources:,} sources", stage="commit", sources=pending.sources, seconds=round(took_s, 3))
+        note_rejects(rejected)
 
     def _take_complete(self, wait: bool) -> None:
         """Take the blocks all of whose sources are complete now; all those of one source at the same moment."""

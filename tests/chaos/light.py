@@ -17,7 +17,7 @@ import victim
 
 import pipelines.embed
 from encoders import load_space
-from pipelines.bottleneck import STAGES
+from pipelines.bottleneck import MEASURES
 from pipelines.identity import item_id
 from pipelines.progress import EmbedProgress
 from pipelines.stages import Job
@@ -64,7 +64,7 @@ def _rows(sources: pa.Table, job: Job, dim: int) -> pa.Table:
     columns["_reject_expected"] = pa.array([True if b else None for b in broken], pa.bool_())
     columns["_last"] = pa.array(segment == SEGMENTS - 1)
     columns["_ordinal"] = pa.array(segment, pa.int32())
-    columns |= {f"_{name}_s": pa.array(np.zeros(len(uris)), pa.float32()) for name in STAGES}
+    columns |= {name: pa.array(np.zeros(len(uris)), pa.float32()) for name in MEASURES}
     columns["item_id"] = pa.array([item_id(uri, modality, f"{k}-{k + 1}") for uri, k in zip(uris, segment, strict=True)])
     columns["start_s"] = pa.array(segment.astype(np.float64))
     columns["end_s"] = pa.array(segment + 1.0)

@@ -25,3 +25,4 @@ def test_no_more_than_input_bytes_go_through_a_tower_at_once_with_the_same_vecto
         monkeypatch.setattr(embedder, "INPUT_BYTES", bytes_ or embedder.INPUT_BYTES)
         np.testing.assert_allclose(whole(batch), wanted, atol=1e-6)
         assert sizes == expected
+        assert whole.slots(batch) == max(expected) * len(expected)  # 9 for 8 rows in threes: one place stays empty

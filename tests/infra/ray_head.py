@@ -77,7 +77,7 @@ def ray_head(**variables: str) -> Iterator[Head]:
     """
     folder = Path(tempfile.mkdtemp(prefix="bindery-ray-", dir="/tmp"))  # short: Ray puts Unix sockets in it
     (folder / "token").write_text(TOKEN)
-    gcs, dashboard, agent, client = _free_ports(4)
+    gcs, dashboard, agent, client = free_ports(4)
     url = f"http://127.0.0.1:{dashboard}"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the entrypoint's `python` is the head's
     user = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AWS_")) and k != "PYTHONPATH"}
@@ -119,7 +119,8 @@ def _wait_for(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"no head within {START_S} s: {log.read_text()[-3000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [server.getsockname()[1] for server in sockets]
     for server in sockets:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -10,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from monitoring import MONITORING, OURS, RAYS, alerts, panels
 from not_run import not_run
 
-from pipelines.job_metrics import COUNTERS
+from pipelines.job_metrics import COUNTERS, GAUGES
 
-MONITORING = Path(__file__).parents[2] / "infra" / "monitoring"
-OURS = {f"ray_bindery_{name}_total" for name in COUNTERS} | {"ray_bindery_running"}
-RAYS = {"ray_node_gpus_utilization", "ray_node_cpu_utilization", "ray_object_store_memory"}
+EXPRESSIONS = [*panels("5m"), *(rule["expr"] for rule in alerts())]
 
 
 @pytest.fixture
@@ -25,30 +23,21 @@ def promtool() -> str:
     return shutil.which("promtool") or not_run("install promtool (Debian's package prometheus)")
 
 
-def expressions() -> list[str]:
-    """Every PromQL expression of the alerts and the dashboard."""
-    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
-    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
-    alerts = [rule["expr"] for group in rules for rule in group["rules"]]
-    return alerts + [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-
-
 def test_every_metric_that_is_looked_at_is_exported_and_every_one_of_ours_is_looked_at() -> None:
-    named = {name for text in expressions() for name in re.findall(r"\bray_\w+", text)}
+    named = {name for text in EXPRESSIONS for name in re.findall(r"\bray_\w+", text)}
     assert named == OURS | RAYS
 
 
 def test_labels_in_expressions_are_tags_of_the_metric() -> None:
-    for text in expressions():
+    for text in EXPRESSIONS:
         for name, inside in re.findall(r"ray_bindery_(\w+?)(?:_total)?\{([^}]*)\}", text):
             labels = set(re.findall(r"(\w+)=", inside))
-            assert labels <= {"table", *(COUNTERS[name][0] if name in COUNTERS else ())}
+            assert labels <= {"table", *{**COUNTERS, **GAUGES}[name][0]}
 
 
 def test_every_alert_points_to_a_section_of_the_runbook() -> None:
     runbook = (MONITORING.parents[1] / "docs" / "runbook.md").read_text()
-    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"][0]["rules"]
-    sections = [re.search(r'"(.+)"', rule["annotations"]["runbook"])[1] for rule in rules]  # type: ignore[index]
+    sections = [re.search(r'"(.+)"', rule["annotations"]["runbook"])[1] for rule in alerts()]  # type: ignore[index]
     assert sections and all(f"\n## {section}\n" in runbook for section in sections)
 
 
@@ -59,7 +48,7 @@ def test_prometheus_takes_the_rules_and_every_expression_of_the_dashboard(promto
 
     check("rules", MONITORING / "alerts.yaml")
     check("config", MONITORING / "prometheus.yaml")
-    asked = [text.replace("$__rate_interval", "5m").replace("$table", ".*") for text in expressions()]
+    asked = [text.replace("$__rate_interval", "5m").replace("$table", ".*") for text in EXPRESSIONS]
     rules = [{"record": f"bindery:{k}", "expr": text} for k, text in enumerate(asked)]
     (tmp_path / "dashboard.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     check("rules", tmp_path / "dashboard.yaml")
@@ -73,14 +62,16 @@ def test_alerts_fire_for_what_they_are_for_and_are_silent_where_all_is_well(prom
         {"series": "ray_bindery_rejected_sources_total{table='media',error_type='DecodeError'}", "values": "0+6x120"},
         {"series": "ray_bindery_commits_total{table='media'}", "values": "0+2x120"},
         {"series": "ray_bindery_stage_seconds_total{table='media',stage='commit'}", "values": "0+2x120"},
-        {"series": "ray_bindery_stage_seconds_total{table='media',stage='tower'}", "values": "0+50x120"},
-        {"series": "ray_bindery_stage_seconds_total{table='media',stage='idle'}", "values": "0+10x120"},
+        {"series": "ray_bindery_stage_seconds_total{table='media',stage='tower',modality='image'}", "values": "0+50x120"},
+        {"series": "ray_bindery_stage_seconds_total{table='media',stage='idle',modality='image'}", "values": "0+10x120"},
+        {"series": "ray_bindery_lease_seconds_left{table='media'}", "values": "50x120"},
     ]
     ill = {
         "BinderyNothingEmbedded": {1: "0x120", 2: "0x120"},
         "BinderyManyRejects": {2: "0+60x120"},
         "BinderySlowCommits": {4: "0+60x120"},
         "BinderyTowersStarved": {6: "0+500x120"},
+        "BinderyLeaseNotRenewed": {7: "50x90 10x30"},
     }
     severity = {"BinderyTowersStarved": "info"}
     tests = []

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shlex
-import threading
 import time
 import urllib.error
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import lance
-import numpy as np
 import pytest
-from PIL import Image
+from held_pictures import HeldPictures, picture, write_manifest
 from ray_head import ROOT, TOKEN, Head, ray_head
 
 SECRET = "an-aws-secret-that-nobody-may-read-42"
@@ -42,12 +38,6 @@ def submit(head: Head, submission_id: str, *command: str, wait: bool = True) -> 
     words = shown("README.md", "embed")
     before = words[1 : words.index("--")]
     return head.cli(*before, "--submission-id", submission_id, *([] if wait else ["--no-wait"]), "--", *command)
-
-
-def picture(seed: int) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), np.uint8)).save(out, "JPEG")
-    return out.getvalue()
 
 
 def media(folder: Path, count: int) -> str:
@@ -107,46 +97,12 @@ def test_failure_is_carried_and_final_failures_stop_a_rayjob(head: Head, tmp_pat
     assert "exit code 1: the same command" in head.logs("gate-failed")
 
 
-class Slow:
-    """Pictures over HTTP; the last of them are held back until somebody lets go."""
-
-    def __init__(self) -> None:
-        self.served = 0
-        self.let_go = threading.Event()
-        slow = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                number = int(self.path.strip("/").partition(".")[0])
-                if number >= PICTURES:
-                    slow.let_go.wait(100)
-                body = picture(number)
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-                slow.served += 1
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-
 @pytest.mark.slow
 def test_stop_commits_what_is_embedded_and_resubmitting_goes_on(head: Head, tmp_path: Path) -> None:
-    slow, db = Slow(), tmp_path / "db"
-    sources = [
-        {"uri": f"{slow.url}/{k}.jpg", "modality": "image", "version": "1", "size": len(picture(k)), "mtime": 1}
-        for k in range(PICTURES + HELD_BACK)
-    ]
-    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, sources)))
-    command = ["python", "-m", "jobs.embed", str(tmp_path / "list.jsonl"), "--db", str(db), "--allow-hosts", "127.0.0.1"]
+    slow, db = HeldPictures(PICTURES), tmp_path / "db"
+    sources = slow.sources(PICTURES + HELD_BACK)
+    manifest = write_manifest(tmp_path / "list.jsonl", sources)
+    command = ["python", "-m", "jobs.embed", manifest, "--db", str(db), "--allow-hosts", "127.0.0.1"]
     submit(head, "first", *command, wait=False)
     deadline = time.monotonic() + 200
     while slow.served < 2 * PICTURES // 3:

@@ -61,3 +61,4 @@ def test_workers_measure_what_they_wait_for(tmp_path: Path) -> None:
     seconds = {stage: sum(float(v.as_py()) for table in found for v in table[f"_{stage}_s"]) for stage in STAGES}
     assert seconds["tower"] > 0 and seconds["decode"] > 0 and seconds["read"] > 0
     assert seconds["idle"] >= 0.05
+    assert [sum(v.as_py() for v in table["_slots"]) for table in found] == [2, 2]

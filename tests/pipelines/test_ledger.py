@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import lance
@@ -119,6 +120,7 @@ def test_a_paused_writer_cannot_commit_after_another_took_over(db: str, rows_bef
                 uri, lance.Transaction(version, operation), max_retries=0, storage_options=lance_options(uri)
             )
         other.commit(_staged(uri, "a", "b"), [])
+    assert its_ledger.lease_left_s() == 0
     assert _ids(uri) == sorted([*rows_before, "a", "b"])
 
 
@@ -131,6 +133,16 @@ def test_a_writer_that_opens_the_table_after_it_has_lost_its_lease_commits_nothi
     with pytest.raises(LeaseLostError, match="run the same command again"):
         late.commit(_staged(uri, "a"), [])
     assert _ids(uri) == ["a"]
+
+
+def test_what_is_left_of_a_lease_only_grows_when_it_is_renewed(tmp_path: Path) -> None:
+    with Lease(str(tmp_path), "media", "never renewed", ttl_s=100, renew_s=1000) as lease:
+        assert 0 < lease.left_s() <= 100
+        assert all(after <= before for before, after in pairwise(lease.left_s() for _ in range(1000)))
+    with Lease(str(tmp_path), "media", "renewed", ttl_s=100, renew_s=0.01) as lease:
+        lowest = lease.left_s()
+        while (left := lease.left_s()) <= lowest:
+            lowest = left
 
 
 def test_a_writer_that_could_not_fence_off_the_last_one_leaves_that_to_the_next(
