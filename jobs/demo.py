@@ -13,6 +13,7 @@ from pipelines.demo_page import render
 from pipelines.demo_tour import ORDER, Answer, take_tour
 from pipelines.embed import EmbedSettings, embed
 from pipelines.index import open_index
+from pipelines.log import say
 
 SCENES = 144  # of the held-out grid: every thing in every place once
 
@@ -32,9 +33,9 @@ def demo(config: DemoConfig) -> JsonReport:
     """Only what is not there yet is made; a second run makes and embeds nothing."""
     folder = Path(config.out)
     media, db = folder / "media", folder / "index"
-    _say(f"Making a small world: {SCENES} scenes in {len(ORDER)} modalities, as ordinary files in {media}/")
+    say(f"Making a small world: {SCENES} scenes in {len(ORDER)} modalities, as ordinary files in {media}/")
     make_demo(MakeDemoConfig(scenes=SCENES, out=str(media), held_out=True))
-    _say(f"Embedding it: python -m jobs.embed {media} --db {db}")
+    say(f"Embedding it: python -m jobs.embed {media} --db {db}")
     report = embed(EmbedSettings(corpus=str(media), db=str(db)))
     if report.exit_code:
         return JsonReport({"job": "demo", "failures": report.failures}, report.exit_code)
@@ -59,10 +60,6 @@ def in_words(answer: Answer) -> str:
     for word, probability in answer.labels[:4]:
         lines.append(f"   {probability:7.1%} {'✓' if word in answer.wanted.values() else ' '} {word}")
     return "\n".join([*lines, f"   {answer.measured}"])
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

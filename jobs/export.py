@@ -25,6 +25,7 @@ from encoders.space import load_space
 from jobs.config import DONE, GATE_FAILED, JsonReport, refuse_to_overwrite, run_job
 from pipelines.demo_world import grid
 from pipelines.demo_world.files import MODALITIES, scene_files
+from pipelines.log import say
 from pipelines.storage import filesystem
 
 CHECKED_BATCHES = (1, 3)
@@ -54,7 +55,7 @@ def export(config: ExportConfig) -> JsonReport:
     store.makedirs(out, exist_ok=True)
     towers: dict[str, dict[str, Any]] = {}
     for modality in space.modalities:
-        print(f"{modality}: writing", file=sys.stderr)
+        say(f"{modality}: writing")
         with tempfile.TemporaryDirectory() as folder:
             towers[modality] = _export(space.encoders[modality], Path(folder))
             for path in Path(folder).iterdir():

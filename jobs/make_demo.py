@@ -18,6 +18,7 @@ from jobs.config import JsonReport, Report, run_job
 from pipelines.demo_world import MODALITIES, Scene, corpus_metadata, grid, scene, write_corpus
 from pipelines.demo_world.corpus import check_modalities
 from pipelines.demo_world.scene import DEMO_SEED, HELD_OUT_SEED, ROUND
+from pipelines.log import say
 
 WORLD = "1"  # rises when the same seed comes to look or sound different
 KEY = "bindery.demo"
@@ -65,7 +66,7 @@ def make_demo(config: MakeDemoConfig) -> Report:
         shown = track(scenes, "scenes", config.scenes, console=Console(file=sys.stderr), disable=not sys.stderr.isatty())
         write_corpus(config.out, shown, modalities, metadata={KEY: wanted})
     else:
-        print(f"{config.out} already holds this corpus; nothing to do", file=sys.stderr)
+        say(f"{config.out} already holds this corpus; nothing to do")
     seconds = round(time.monotonic() - started, 1)
     files = config.scenes * len(modalities)
     return JsonReport({"out": config.out, **asked, "files": files, "already_there": there is not None, "seconds": seconds})

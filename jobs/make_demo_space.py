@@ -24,6 +24,7 @@ from jobs.config import JsonReport, refuse_to_overwrite, run_job
 from jobs.pretrain import PretrainConfig, PretrainRecipe, pretrain
 from pipelines.demo_scores import cross_modal_score, embed_held_out, text_retrieval_scores, zero_shot_scores
 from pipelines.demo_world import caption, grid, scene, write_corpus
+from pipelines.log import say
 
 LICENSE = "Apache-2.0"
 HELD_OUT = 256  # pairs of each binding, for its own scores; not the held-out grid
@@ -79,7 +80,7 @@ def make_demo_space(config: MakeDemoSpaceConfig) -> JsonReport:
 
 def _corpus(folder: str, first_seed: int, scenes: int, modalities: Sequence[str]) -> str:
     """Write the scenes as files; the path of their pairs."""
-    print(f"writing {scenes} scenes: {', '.join(modalities)}", file=sys.stderr, flush=True)
+    say(f"writing {scenes} scenes: {', '.join(modalities)}")
     write_corpus(folder, [scene(first_seed + i) for i in range(scenes)], modalities)
     return f"{folder}/pairs.parquet"
 
@@ -121,7 +122,7 @@ def _with_video(space: Space) -> Space:
 
 def _scores(space: Space, folder: str) -> dict[str, Any]:
     """What the cards tell of each modality, on the held-out grid, from files."""
-    print("scoring on held-out scenes", file=sys.stderr, flush=True)
+    say("scoring on held-out scenes")
     write_corpus(f"{folder}/grid", grid(GRID_ROUNDS), [m for m in space.modalities if m != "text"])
     held_out = embed_held_out(space, f"{folder}/grid/pairs.parquet")
     scores: dict[str, Any] = {}

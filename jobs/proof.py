@@ -5,7 +5,6 @@ The scores, the learning curve and what was held out go onto the encoder's card 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from jobs.config import JsonReport
 from jobs.verdict import Goal, conclude, read_prompts
 from pipelines.evaluation_page import Findings
 from pipelines.held_out import embed_pairs, modalities_of
+from pipelines.log import say
 
 CURVE_POINTS = 100  # of the learning curve that a card keeps, about
 CURVE = ("step", "loss", "lr", "recall")
@@ -122,7 +122,7 @@ class Proof:
         if self.own and len(held_out) < LEAST_ITEMS:
             return JsonReport({})
         again = f"python -m jobs.evaluate {space.uri} --pairs {self.manifest} --modality {self.modality}"
-        print(f"{space.uri} is saved and will be scored now; if that is cut short, {again} does it", file=sys.stderr)
+        say(f"{space.uri} is saved and will be scored now; if that is cut short, {again} does it")
         rows = list(held_out) if self.own else None
         things = embed_pairs(load_space(space.uri), self.manifest, self.settings.labels, rows, self.settings.limit)
         evaluation = evaluate(space, things.sample, self.prompts, [self.modality])

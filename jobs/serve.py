@@ -25,6 +25,7 @@ from jobs.config import JsonReport, run_job
 from pipelines.cluster import start_ray
 from pipelines.gate import Limits, digest, is_loopback
 from pipelines.index import open_index
+from pipelines.log import say
 from pipelines.service import ServiceSettings, make_app
 
 TOKEN = "BINDERY_TOKEN"  # in the environment
@@ -82,7 +83,7 @@ def serve_table(config: ServeConfig) -> JsonReport:
         raise ValueError("Ray Serve runs on this cluster already, at an address of its own: stop it, or take another cluster")
     with _serving(config, settings):
         who = "with the token" if settings.token else "this machine's own" if settings.local else "everybody's, without token"
-        print(f"answering requests at http://{config.host}:{config.port}, {who}; Ctrl-C ends it", file=sys.stderr, flush=True)
+        say(f"answering requests at http://{config.host}:{config.port}, {who}; Ctrl-C ends it")
         while (status := serve.status().applications[APPLICATION].status) != ApplicationStatus.DEPLOY_FAILED:
             time.sleep(LOOK_EVERY_S)
     raise OSError(f"Ray Serve gave up: {status}; its log says why. Run the same command again")

@@ -17,6 +17,7 @@ from encoders.space import Space, load_space
 from jobs.config import DONE, GATE_FAILED, JsonReport
 from pipelines.evaluation_page import Findings, write_report
 from pipelines.held_out import embed_pairs
+from pipelines.log import say
 from pipelines.promotion import check_joins, promote
 from pipelines.storage import filesystem
 
@@ -61,10 +62,10 @@ def conclude(findings: Findings, out: str, goal: Goal | None = None) -> JsonRepo
     values: dict[str, Any] = findings.to_dict()
     for check in findings.checks:
         if not check.passed:
-            print(f"not reached: {check}", file=sys.stderr)
+            say(f"not reached: {check}")
     if out:
         values["files"] = write_report(findings, out)
-        print(f"report: {out.rstrip('/')}/report.html", file=sys.stderr)
+        say(f"report: {out.rstrip('/')}/report.html")
     if goal is not None and findings.passed:
         proof = {"held_out": findings.held_out.source, "metrics": values["metrics"], "gate": values["gate"]}
         promoted = promote(findings.space, goal.modality, goal.target, proof, goal.db, goal.table)
