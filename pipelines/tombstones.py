@@ -76,9 +76,10 @@ class Tombstones:
                 dataset.delete(any_of(ids))
 
     def forget_uris(self) -> None:
-        """Leave nothing but hashes of what is deleted; older versions still hold the URIs."""
+        """Leave nothing but hashes of what is deleted, also where a corpus was one file; older versions still hold the URIs."""
         dataset = open_table(self.uri)
         if dataset is not None:
+            dataset.update({"corpus": "''"}, where="corpus = uri")
             dataset.update({"uri": "NULL"}, where="uri IS NOT NULL")
 
     def _opened(self) -> Any:

@@ -204,6 +204,13 @@ def test_a_purge_in_one_step_searches_for_the_vectors_too(tmp_path: Path) -> Non
     assert not _files_with(str(tmp_path), "secret.jpg")
 
 
+def test_a_purge_forgets_a_corpus_that_was_the_purged_file(tmp_path: Path) -> None:
+    _fill(str(tmp_path), [_row("/c/secret.jpg", corpus="/c/secret.jpg"), _row("/c/kept.jpg")])
+    report = _delete(str(tmp_path), uri=["/c/secret.jpg"], purge=True)
+    assert report.exit_code == 0 and not _files_with(str(tmp_path), "secret.jpg")
+    assert _deleted(str(tmp_path)).select(["uri", "corpus"]).to_pylist() == [{"uri": None, "corpus": ""}]
+
+
 def test_a_purge_that_leaves_bytes_behind_is_said_to_have_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(str(tmp_path), [_row("/c/secret.jpg"), _row("/c/kept.jpg")])
     monkeypatch.setattr("pipelines.purge.remove_orphans", lambda *_: None)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -203,6 +204,14 @@ def test_a_second_writer_is_refused_while_the_first_lives_and_welcome_after(db: 
         Lease(db, "media", "second").__enter__()
     with Lease(db, "media", "third") as lease:
         assert not lease.took_over
+
+
+def test_a_lease_is_renewed_for_as_long_as_it_is_held(tmp_path: Path) -> None:
+    deadline = time.monotonic() + 60
+    with Lease(str(tmp_path), "media", "run", renew_s=0.01):
+        while not list(tmp_path.rglob("renewal-00000003")):
+            assert time.monotonic() < deadline, "the first renewals never came"
+            time.sleep(0.01)
 
 
 def test_a_writer_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:

@@ -39,10 +39,19 @@ def open_format(place: Place, wanted: Wanted) -> Opened:
         raise CorpusError(f"the Lance table {place.uri} has no rows; write one row per source")
 
     def rows(skipped: Counter[str]) -> Iterator[pa.Table]:
-        batches = _scan(dataset, wanted).to_batches()
+        batches = _batches(place, dataset, wanted)
         return manifest.sources((Part(pa.Table.from_batches([b]).replace_schema_metadata(None)) for b in batches), skipped)
 
     return Opened(manifest.own, rows)
+
+
+def _batches(place: Place, dataset: Any, wanted: Wanted) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from _scan(dataset, wanted).to_batches()
+    except ValueError as error:  # what Lance says of a damaged file
+        raise CorpusError(
+            f"the Lance table {place.uri} is damaged ({str(error).splitlines()[0][:200]}); write it again"
+        ) from error
 
 
 def _scan(dataset: Any, wanted: Wanted) -> Any:

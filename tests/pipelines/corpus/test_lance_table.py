@@ -60,3 +60,14 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.lance").mkdir()
     with pytest.raises(CorpusError, match="no Lance table is at"):
         open_corpus(str(tmp_path / "empty.lance"))
+
+
+def test_damage_is_the_tables_fault(tmp_path: Path) -> None:
+    lance.write_dataset(
+        pa.table({"uri": [f"s3://b/{k}" for k in range(2000)], "version": ["1"] * 2000}), str(tmp_path / "m.lance")
+    )
+    (data,) = (tmp_path / "m.lance" / "data").iterdir()
+    data.write_bytes(b"\xff" * 2000 + data.read_bytes()[2000:])
+    corpus = open_corpus(str(tmp_path / "m.lance"))
+    with pytest.raises(CorpusError, match=r"m\.lance is damaged .*; write it again"):
+        list(corpus.batches())
