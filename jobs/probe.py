@@ -77,6 +77,7 @@ def run(config: ProbeConfig) -> JsonReport:
     said = default_prompts({config.label: list(found.classes)}, prompts)[config.label] if "text" in space.modalities else {}
     values: dict[str, Any] = {
         "table": there.uri,
+        "license": space.license,
         "modality": config.modality,
         "label": config.label,
         "items": len(rows),

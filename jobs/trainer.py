@@ -168,6 +168,7 @@ def summary(pairs: Pairs, outcome: Outcome, space: Space) -> dict[str, Any]:
     return {
         "space": space.uri,
         "fingerprint": space.fingerprint,
+        "license": space.license,
         "modalities": list(space.modalities),
         "pairs": {"found": pairs.found, "dropped": len(pairs.dropped), "used": pairs.count},
         "images": images,

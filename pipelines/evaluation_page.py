@@ -64,6 +64,7 @@ class Findings:
             "space": self.space.uri,
             "name": self.space.name,
             "fingerprint": self.space.fingerprint,
+            "license": self.space.license,
             "held_out": held_out.source,
             "things": held_out.things,
             "dropped": count_dropped(held_out.dropped),

@@ -57,6 +57,7 @@ def test_bad_pairs_are_dropped_and_named_images_are_embedded_once_and_the_space_
     assert report["pairs"] == {"found": SCENES, "dropped": 2, "used": SCENES - 2} and report["images"] == SCENES - 3
     assert report["image_vectors"]["found"] == 0 and report["image_vectors"]["embedded"] == SCENES - 2  # row 5's image too
     assert report["held_out"]["validation"] == report["held_out"]["test"] == len(report["held_out"]["test_rows"]) == 20
+    assert report["license"] == "Apache-2.0"
     assert report["steps"] == 2 * ((SCENES - 2 - 40) // 32)
     ends = [point for point in report["history"] if "recall" in point]
     assert len(ends) == 2 and all(0 <= point["there_R@1"] <= 1 for point in ends)

@@ -55,6 +55,7 @@ def test_the_demo_space_is_scored_from_files_and_what_never_met_is_named_emergen
     code = main([*argv, "--out", f"{tmp_path}/report", "--min", *reached])
     report = last_line(capsys)
     assert code == 0 and all(check["passed"] for check in report["gate"])
+    assert report["license"] == "Apache-2.0"
     assert report["things"] == SCENES and report["dropped"] == {"audio": 1}
     assert report["dropped_media"][0]["row"] == 3 and "DecodeError" in report["dropped_media"][0]["message"]
     assert report["scores"]["items"] == {"audio": SCENES - 2, "image": SCENES, "imu": SCENES, "text": SCENES}

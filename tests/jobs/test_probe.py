@@ -89,7 +89,7 @@ def test_a_table_is_probed_and_a_picture_is_drawn(db: str, tmp_path: Path, capsy
     report: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (report["items"], report["stale_rows"], report["classes"]) == (23, 1, {"rain": 12, "sea": 11})
     assert np.mean(report["shots"]["4"]) == np.mean(report["full"]) == 1.0 and report["chance"] == 0.5
-    assert 0 <= report["zero_shot"] <= 1
+    assert 0 <= report["zero_shot"] <= 1 and report["license"] == "CC0-1.0"
     assert (tmp_path / "probe" / "probe.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "probe" / "probe.json").read_text())["shots"] == report["shots"]
     assert main([*argv, "--where", "rating < 4"]) == 0
