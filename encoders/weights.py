@@ -78,6 +78,8 @@ class Weights:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, AttributeError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
+            if isinstance(error, UnpicklingError):  # torch's own words tell how to run what is in it
+                reason = "damaged, or it holds objects, which are never loaded"
             raise SpaceError(f"{self.uri} is not a readable file of tensors: {reason}; fetch it again") from error
         if not isinstance(state, Mapping):
             raise SpaceError(f"{self.uri} holds a {type(state).__name__}, not tensors by name; save a state_dict() instead")

@@ -57,7 +57,7 @@ def directory_of(repository: str, download: bool, revision: str | None = None) -
     except LocalEntryNotFoundError as error:
         raise SpaceError(
             f"{repository!r} is neither a directory here nor in the local Hugging Face cache; load it once with "
-            f"download=True (or write {repository}?download=true), or copy the model's directory here and name that"
+            "download=True (or write ?download=true behind the space's name), or copy the model's directory here and name that"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise SpaceError(f"{repository!r} could not be downloaded: {error}") from error

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from encoders.errors import SpaceError
 
+Number = TypeVar("Number", int, float)
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -60,6 +62,21 @@ def flag(value: bool | str) -> bool:
     if word not in _FLAGS:
         raise SpaceError(f"{value!r} is neither yes nor no; write true or false")
     return _FLAGS[word]
+
+
+def number(option: str, value: Any, least: Number, kind: Callable[[Any], Number]) -> Number:
+    """A number that may stand in a name, of at least `least`.
+
+    Raises:
+        SpaceError: it is none, or less.
+    """
+    try:
+        found = kind(value)
+    except (TypeError, ValueError) as error:
+        raise SpaceError(f"{option}={value!r} is no {kind.__name__}; write {least} or more") from error
+    if not least <= found < math.inf:
+        raise SpaceError(f"{option}={value!r} cannot be; write {least} or more")
+    return found
 
 
 def chosen(modalities: str | Sequence[str] | None, known: Sequence[str], model: str) -> list[str]:

@@ -17,7 +17,7 @@ from encoders.clip.hf_towers import Checkpoint
 from encoders.clip.tokens import ASSET
 from encoders.encoder import Encoder, build_encoder
 from encoders.errors import SpaceError
-from encoders.families import chosen, flag, spelled
+from encoders.families import chosen, flag, number, spelled
 from encoders.space import Space, space_fingerprint
 
 NAMES = ("hf:",)
@@ -33,8 +33,8 @@ MODALITIES = {
 ANCHORS = ("image", "video", "audio")  # the first of these that a model has names the space, whatever is loaded of it
 FRAMES = {"pe_video": 16, "pe_audio_video": 16}  # else 8
 CONTEXT = {"clap": 77}  # as LAION trained it; else what the tokenizer says, at most LONGEST
-LONGEST = 512  # tokens
-PE_SECONDS = 10.0
+FEWEST, LONGEST = 3, 512  # tokens: a start, one of the text, an end
+PE_SECONDS, SHORTEST_S = 10.0, 0.1
 _LOCAL: Any = {"local_files_only": True, "trust_remote_code": False}  # neither the network nor a repository's code
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # (type, part) -> names of the logarithm of the scale, and of the bias, in the checkpoint
@@ -111,8 +111,10 @@ def load(
     source = _source(directory, text_head)
     wanted = chosen(modalities, MODALITIES[source.kind], f"a {source.kind} model")
     usual = FRAMES.get(source.kind, 8)
-    made: dict[str, Any] = {"frames": int(frames or usual), "seconds": float(seconds)}
-    encoders = {modality: _encoder(source, modality, int(context or 0), **made) for modality in wanted}
+    length_s = number("seconds", seconds, SHORTEST_S, float)
+    made: dict[str, Any] = {"frames": number("frames", usual if frames is None else frames, 1, int), "seconds": length_s}
+    tokens = 0 if context is None else number("context", context, FEWEST, int)
+    encoders = {modality: _encoder(source, modality, tokens, **made) for modality in wanted}
     anchor = _encoder(source, _anchor(source), 0, usual, PE_SECONDS)  # the space is the same whatever is loaded of it, and how
     if anchor.modality in encoders and encoders[anchor.modality].settings == anchor.settings:
         anchor = encoders[anchor.modality]  # whose fingerprint is computed once
@@ -122,7 +124,7 @@ def load(
         "modalities": wanted if modalities else None,
         "frames": frames,
         "context": context,
-        "seconds": None if float(seconds) == PE_SECONDS else seconds,
+        "seconds": None if length_s == PE_SECONDS else seconds,
         "text_head": text_head,
     }
     return Space(

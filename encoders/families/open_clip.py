@@ -16,7 +16,7 @@ from encoders.clip.open_clip_files import Files, TowerWeights
 from encoders.clip.tokens import ASSET
 from encoders.encoder import Encoder, build_encoder
 from encoders.errors import SpaceError
-from encoders.families import chosen, flag, spelled
+from encoders.families import chosen, flag, number, spelled
 from encoders.space import Space, space_fingerprint
 
 NAMES = ("open_clip:",)
@@ -48,20 +48,20 @@ def load(
         SpaceError: not here, or of a kind that is not known.
     """
     model_name = name.removeprefix("open_clip:")
-    fetch = flag(download)
+    fetch, frames = flag(download), number("frames", frames, 1, int)
     files = open_clip_files.files_of(model_name, checkpoint, fetch)
     if "multimodal_cfg" in files.model:
         raise SpaceError(f"{model_name} is a CoCa, which is not known here; take a CLIP or SigLIP of open_clip's list")
     wanted = chosen(modalities, MODALITIES, "a model of open_clip")
     dim = int(files.model["embed_dim"])
-    anchor = _encoder(files, "image", int(frames), fetch)
-    others = {modality: _encoder(files, modality, int(frames), fetch) for modality in wanted if modality != "image"}
+    anchor = _encoder(files, "image", frames, fetch)
+    others = {modality: _encoder(files, modality, frames, fetch) for modality in wanted if modality != "image"}
     encoders = {modality: anchor if modality == "image" else others[modality] for modality in wanted}
     local = files.folder is not None and Path(model_name).expanduser().is_dir()
     options = {
         "checkpoint": str(files.checkpoint) if checkpoint else None,
         "modalities": wanted if modalities else None,
-        "frames": None if int(frames) == FRAMES else frames,
+        "frames": None if frames == FRAMES else frames,
     }
     return Space(
         name=Path(model_name).name if local else model_name,

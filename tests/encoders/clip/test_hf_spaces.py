@@ -323,10 +323,13 @@ def test_siglip_1_lowers_and_drops_punctuation_by_its_tokenizer_json(folders: An
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hf:nobody/nothing-like-this", "download=True"),
+        ("hf:nobody/nothing-like-this", r"download=True \(or write \?download=true behind"),
         ("hf:no such/ name", "neither a directory"),
         ("hf:{folder}?frames=3&colour=red", "no option 'colour'"),
         ("hf:{folder}?modalities=smell", "no modality 'smell'"),
+        ("hf:{folder}?frames=0", "frames='0' cannot be; write 1 or more"),
+        ("hf:{folder}?context=2", "context='2' cannot be; write 3 or more"),
+        ("hf:{folder}?seconds=long", "seconds='long' is no float"),
     ],
 )
 def test_what_is_not_there_is_named_with_what_to_do(name: str, message: str, folders: Any) -> None:

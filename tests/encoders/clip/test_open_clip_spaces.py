@@ -241,6 +241,7 @@ def test_a_tag_is_read_from_the_local_cache_with_the_activation_it_was_trained_w
         ("ViT-B-32", "checkpoint=FILE"),
         ("ViT-B-31", "no architecture"),
         ("ViT-B-32?checkpoint=/nowhere.pt", "no checkpoint"),
+        ("ViT-B-32/openai?frames=-1", "frames='-1' cannot be; write 1 or more"),
         ("ViT-B-32/laion2b_s34b_b79k?modalities=audio", "download=True"),
     ],
 )

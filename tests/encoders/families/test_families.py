@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from encoders.errors import SpaceError
-from encoders.families import chosen, family_of, flag, parse, spelled
+from encoders.families import chosen, family_of, flag, number, parse, spelled
 from encoders.space import load_space
 
 
@@ -49,6 +49,17 @@ def test_a_flag_is_yes_no_or_refused() -> None:
     assert not any(flag(word) for word in (False, "false", "0", "no"))
     with pytest.raises(SpaceError, match="'ture' is neither yes nor no"):
         flag("ture")
+
+
+def test_a_number_is_one_that_can_be_meant_or_refused() -> None:
+    assert number("frames", "4", 1, int) == 4
+    assert number("seconds", "0.5", 0.1, float) == 0.5
+    for word in ("0", "-3", "4.5", "many", ""):
+        with pytest.raises(SpaceError, match=f"frames='{word}' .* write 1 or more"):
+            number("frames", word, 1, int)
+    for word in ("0", "nan", "inf"):
+        with pytest.raises(SpaceError, match=f"seconds='{word}' cannot be; write 0.1 or more"):
+            number("seconds", word, 0.1, float)
 
 
 def test_modalities_are_those_asked_for_in_the_models_order() -> None:
