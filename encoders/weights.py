@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,12 @@ from torch.overrides import TorchFunctionMode
 from encoders.cache import local_copy
 from encoders.errors import SpaceError
 
+Dtype = Literal["float32", "float16", "bfloat16"]
+DTYPES: Mapping[Dtype, torch.dtype] = {  # that weights may be stored in
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 NAMED_AT_MOST = 3  # of the entries that do not fit, in a message
 _DTYPE_NAMES = {  # as safetensors spells them

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from encoders.space import Space, load_space
 from encoders.training.choice import Wish, choose
 from encoders.training.recipe import Recipe
+from encoders.weights import DTYPES, Dtype
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
 from jobs.proof import Proof, ProofSettings
-from jobs.trainer import DTYPES, Dtype, Plan, fit, summary
+from jobs.trainer import Plan, drop_checkpoints, fit, summary
 from jobs.training_logs import check_logs
 from pipelines.cluster import start_ray
 from pipelines.image_vectors import ImageVectors, image_vectors
@@ -122,6 +123,7 @@ def bind(config: BindConfig) -> JsonReport:
     (bound,) = outcome.encoders
     wider = replace(space, encoders={**space.encoders, config.modality: bound})
     saved = wider.save(config.out, DTYPES[config.recipe.dtype], refer_to=None if config.standalone else space)
+    drop_checkpoints(config.out)
     told = {**summary(pairs, outcome, saved), "image_vectors": _told(frozen), "videos": asdict(videos) if videos else {}}
     verdict = proof.judge(saved, outcome.split.test.tolist(), outcome.trained.history)
     return JsonReport({**told, "evaluation": verdict.values}, verdict.exit_code)
@@ -133,8 +135,10 @@ def _videos(config: BindConfig, space: Space) -> Videos | None:
     Raises:
         ValueError: videos have no such modality, or gave no pairs.
     """
-    if config.pairs.endswith(".parquet") and "image" in columns_of(config.pairs):
-        return None
+    if config.pairs.endswith(".parquet"):
+        there = columns_of(config.pairs)
+        if "image" in there or not {"uri", "media"}.intersection(there):  # what a corpus calls its videos
+            return None
     if config.modality != "audio":
         raise ValueError(
             f"--pairs {config.pairs}: pairs of {config.modality} cannot be cut from videos, only sound can; give a Parquet "

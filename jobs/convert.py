@@ -10,15 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from encoders.space import Space, load_space
+from encoders.weights import DTYPES, Dtype
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
 from pipelines.storage import filesystem
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +35,7 @@ class ConvertConfig:
     space: str
     out: str
     checkpoint: str | None = None
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     modalities: str | None = None
     profile: str | None = None
     download: bool = False

@@ -16,8 +16,9 @@ from encoders.encoder import Encoder, build_encoder
 from encoders.space import Space, space_fingerprint
 from encoders.towers.demo_text import words
 from encoders.training.recipe import Recipe
+from encoders.weights import DTYPES, Dtype
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
-from jobs.trainer import DTYPES, Dtype, Plan, fit, summary
+from jobs.trainer import Plan, drop_checkpoints, fit, summary
 from jobs.training_logs import check_logs
 from jobs.verdict import score_held_out
 from pipelines.cluster import start_ray
@@ -91,6 +92,7 @@ def pretrain(config: PretrainConfig) -> JsonReport:
     fingerprint = space_fingerprint(image.fingerprint, image.dim)
     space = Space(name, image.dim, fingerprint, config.license, {"image": image, "text": text})
     saved = space.save(config.out, DTYPES[recipe.dtype])
+    drop_checkpoints(config.out)
     scores = score_held_out(saved, config.pairs, outcome.split.test, config.out).values
     return JsonReport({**summary(pairs, outcome, saved), "evaluation": scores})
 

@@ -71,7 +71,7 @@ def run(config: ProbeConfig) -> JsonReport:
     columns = [config.label, "source_id"]
     there = fresh_rows(config.db, config.table, space, columns, condition or "")
     kept = np.sort(np.random.default_rng(SEED).permutation(len(there.rows))[: config.limit])
-    rows, vectors_ND = there.rows.take(kept), there.vectors(kept, space.dim)
+    rows, vectors_ND = there.rows.take(kept), there.vectors(kept)
     labels = [str(value) for value in rows[config.label].to_pylist()]
     found = probe(vectors_ND, labels, rows["source_id"].to_pylist(), shots, config.seeds)
     said = default_prompts({config.label: list(found.classes)}, prompts)[config.label] if "text" in space.modalities else {}

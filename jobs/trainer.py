@@ -1,16 +1,17 @@
 """Ray Train around the plain loop of encoders/training. In: what should learn from which pairs. Out: towers, and how it went.
 
 Each worker trains on a GPU if the cluster has one, else on one CPU. Checkpoints of every epoch go below `--out`, so that a
-training whose worker or driver was killed goes on where it was when the same command is run again.
+training whose worker or driver was killed goes on where it was when the same command is run again. They stay until the space is
+saved (`drop_checkpoints`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.fs as pafs
@@ -18,6 +19,7 @@ import ray.train
 import torch
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import RayTrainError
 
 from encoders.encoder import Encoder
 from encoders.space import Space, trained
@@ -25,6 +27,7 @@ from encoders.training.gradcache import BadBatchError
 from encoders.training.loop import Trained, results_of
 from encoders.training.recipe import Recipe, TrainingError
 from encoders.training.start import Start, plain
+from encoders.weights import DTYPES, Dtype
 from jobs.training_worker import Split, Task, read_state, work
 from pipelines.cluster import Resources
 from pipelines.pairs import Pairs
@@ -32,9 +35,6 @@ from pipelines.storage import filesystem
 
 LISTED = 100  # dropped pairs that a report names; it counts them all
 FAILURES = 2  # deaths of workers that a training survives
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str,
         pairs: features of the query, and of the target if `vectors` is None.
         vectors: float32, by row of the manifest: the frozen side, computed already.
         data: what the card says of the pairs.
-        out: of the job; a folder below it, which all nodes reach, holds checkpoints until the training has ended well.
+        out: of the job; a folder below it, which all nodes reach, holds the checkpoints.
 
     Raises:
         TrainingError: too few pairs, or a loss that is not finite.
@@ -137,7 +137,7 @@ def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str,
         raise TrainingError(
             f"--workers {plan.workers}, but the cluster has {kind}; each worker takes one, so it would wait forever"
         )
-    name = _name(plan, split)
+    name = _name(plan, split, pairs.names)
     folder = f"{out.rstrip('/')}/.training/{name}"
     task = Task(
         name, plan.query, plan.target, plan.start, plan.recipe, split, pairs.groups,
@@ -145,10 +145,9 @@ def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str,
     )  # fmt: skip
     result = _run(task, plan, pairs, folder)
     trained_: Trained | TrainingError = result.return_value
-    store, path = filesystem(f"{out.rstrip('/')}/.training")
     if isinstance(trained_, TrainingError):
         if result.checkpoint is None:
-            store.rm(path, recursive=True)
+            drop_checkpoints(out)
         raise _told(trained_, pairs, f"{folder}/run" if result.checkpoint else "")
     by_recall = bool(len(split.validation))
     best = result.get_best_checkpoint("recall", "max") if by_recall else result.checkpoint
@@ -156,9 +155,13 @@ def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str,
     weights, logit_scale = results_of(state)
     point = state["history"][-1]
     about = {"data": {**data, "count": len(split.training)}, "best": point, "history": trained_.history}
-    made = _finished(plan, task, weights, logit_scale, about)
+    return Outcome(_finished(plan, task, weights, logit_scale, about), trained_, split, point)
+
+
+def drop_checkpoints(out: str) -> None:
+    """Remove what `fit` has kept below `out`; before the space is saved that would cost the training if the job is killed."""
+    store, path = filesystem(f"{out.rstrip('/')}/.training")
     store.rm(path, recursive=True)
-    return Outcome(made, trained_, split, point)
 
 
 def summary(pairs: Pairs, outcome: Outcome, space: Space) -> dict[str, Any]:
@@ -206,27 +209,33 @@ def _run(task: Task, plan: Plan, pairs: Pairs, folder: str) -> Any:
     )
     try:
         return trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        if any(isinstance(cause, ray.exceptions.OutOfMemoryError) for cause in error.worker_failures.values()):
-            raise OSError(
-                f"a worker needs more memory than there is, {FAILURES + 1} times: lower recipe.micro_batch (it is "
-                f"{plan.recipe.micro_batch or plan.recipe.share(plan.workers)}) and run the command again, it goes on from the "
-                "newest checkpoint"
-            ) from error
-        cause = next(iter(error.worker_failures.values()), error)
-        if isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.NodeDiedError):
-            raise OSError(f"workers died {FAILURES + 1} times ({cause}); run the command again, it goes on") from error
-        raise RuntimeError(f"a worker failed: {cause}") from error
+    except ray.train.TrainingFailedError as error:
+        raise _failure(error, plan) from error
 
 
-def _name(plan: Plan, split: Split) -> str:
-    """What makes two trainings the same: all but how many workers do it and how much each takes at once."""
+def _failure(error: ray.train.TrainingFailedError, plan: Plan) -> Exception:
+    """Why Ray Train gave up: an OSError where the infrastructure stopped it and the same command goes on, or a bug of ours."""
+    failures = getattr(error, "worker_failures", {}).values() or [error]
+    causes = [getattr(one, "health_check_failure", one) for one in failures]  # of a dead worker Ray Train wraps the reason
+    if any(isinstance(cause, ray.exceptions.OutOfMemoryError) for cause in causes):
+        return OSError(
+            f"a worker needs more memory than there is, {FAILURES + 1} times: lower recipe.micro_batch (it is "
+            f"{plan.recipe.micro_batch or plan.recipe.share(plan.workers)}) and run the command again, it goes on from the "
+            "newest checkpoint"
+        )
+    if dead := [cause for cause in causes if isinstance(cause, (ray.exceptions.RayError, RayTrainError, OSError))]:
+        return OSError(f"workers could not go on, {FAILURES + 1} times: {dead[0]}; run the same command again, it goes on")
+    return RuntimeError(f"a worker failed: {causes[0]}")
+
+
+def _name(plan: Plan, split: Split, names: Sequence[str]) -> str:
+    """What makes two trainings the same, names of pairs among it; not how many workers do it, nor with how much at once."""
     start = plan.start.origin.fingerprint if plan.start.origin else ""
     recipe = asdict(replace(plan.recipe, micro_batch=0))
     sides = [[e.architecture, dict(e.settings), e.fingerprint] for e in (plan.query, plan.target)]
     told = json.dumps([sides, start, plan.start.lora_rank, recipe, plan.shuffle_pairs], sort_keys=True, default=list).encode()
     rows = b"".join(np.ascontiguousarray(part).tobytes() for part in (split.training, split.validation))
-    return hashlib.sha256(told + rows).hexdigest()[:16]
+    return hashlib.sha256(told + rows + json.dumps(list(names)).encode()).hexdigest()[:16]
 
 
 def _finished(

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from encoders.errors import SpaceError
-from encoders.evaluation import Prompts, evaluate
-from encoders.gate import checked
+from encoders.evaluation import LEAST_ITEMS, Prompts, evaluate
 from encoders.space import Space, load_space
 from jobs.config import DONE, GATE_FAILED, JsonReport
 from pipelines.evaluation_page import Findings, write_report
@@ -74,34 +73,20 @@ def conclude(findings: Findings, out: str, goal: Goal | None = None) -> JsonRepo
     return JsonReport(values, DONE if findings.passed else GATE_FAILED)
 
 
-def score_held_out(
-    space: Space,
-    pairs: str,
-    rows: Sequence[int] | np.ndarray,
-    out: str,
-    focus: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    minimums: Mapping[str, float] | None = None,
-    goal: Goal | None = None,
-) -> JsonReport:
-    """What a training has made, on pairs that it has not seen; its page is `report/` below `out`. {} of fewer than two pairs.
+def score_held_out(space: Space, pairs: str, rows: Sequence[int] | np.ndarray, out: str) -> JsonReport:
+    """What a training has made, on pairs that it has not seen; its page is `report/` below `out`. {} of too few pairs.
 
     Args:
         space: as it was saved.
         pairs: URI of the manifest.
         rows: those of its rows that nothing was trained on or chosen by.
         out: of the job.
-        focus: modalities that the scores are about; all if left out.
-        labels: columns of the manifest whose values are classes.
-        minimums, goal: what is asked of the scores, and where the encoder goes if they reach it.
     """
-    if len(rows) < 2:
+    if len(rows) < LEAST_ITEMS:
         return JsonReport({})
-    held_out = embed_pairs(space, pairs, labels, np.asarray(rows).tolist())
-    evaluation = evaluate(space, held_out.sample, focus=focus)
-    checks = checked(evaluation.metrics(), minimums or {})
-    findings = Findings(space=space, held_out=held_out, evaluation=evaluation, focus=tuple(focus), checks=checks)
-    return conclude(findings, f"{out.rstrip('/')}/report", goal)
+    held_out = embed_pairs(space, pairs, rows=np.asarray(rows).tolist())
+    findings = Findings(space=space, held_out=held_out, evaluation=evaluate(space, held_out.sample))
+    return conclude(findings, f"{out.rstrip('/')}/report")
 
 
 def tell_stale(replaced: Mapping[str, str], rows: Mapping[str, int] | None, db: str, table: str) -> None:

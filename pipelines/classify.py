@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from pipelines.filters import conjunction, explained, is_in
 from pipelines.identity import canonical_uri
 from pipelines.lease import Lease, held
 from pipelines.ledger import Ledger
-from pipelines.runs import append_run
+from pipelines.runs import append_run, new_run_id
 from pipelines.table import RESERVED_COLUMNS, SEARCH_COLUMNS, VECTOR, check_space, open_table, table_uri
 from pipelines.zero_shot import best_labels
 
@@ -97,7 +96,7 @@ def classify(settings: ClassifySettings) -> ClassifyReport:
     space = _space_of(dataset, settings, uri)
     _check_columns(dataset, settings, uri)
     text_LD = label_vectors(space, settings.labels, settings.template)
-    report = ClassifyReport(uuid.uuid4().hex, uri, settings.columns, dry_run=settings.dry_run)
+    report = ClassifyReport(new_run_id(), uri, settings.columns, dry_run=settings.dry_run)
     report.missing = _missing(dataset, settings)
     if report.missing and not settings.dry_run:
         with held(Lease(db, settings.table, report.run_id), settings.wait) as lease:

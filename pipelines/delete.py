@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.compaction import LEAST_MEMORY_MB
-from pipelines.filters import conjunction, is_in, quoted
+from pipelines.filters import conjunction, explained, is_in, quoted
 from pipelines.identity import canonical_uri, item_id, source_id
 from pipelines.lease import Lease, held
 from pipelines.ledger import Ledger, any_of, in_slices
@@ -138,7 +138,9 @@ def delete(settings: DeleteSettings) -> DeleteReport:
     rejects_uri = table_uri(db, f"{settings.table}__rejects")
     report = DeleteReport(new_run_id(), uri, settings.dry_run, settings.undelete)
     if not settings.undelete:
-        _check_condition(dataset, settings.condition(("item_id", "source_id")), settings.where)
+        condition = settings.condition(("item_id", "source_id"))
+        with explained(settings.where, dataset.schema.names):
+            dataset.scanner(columns=["source_id"], filter=condition).explain_plan()
     if settings.dry_run:
         chosen = _lifted(settings, tombstones) if settings.undelete else _chosen(settings, dataset, rejects_uri, report)
         report.sources = chosen.num_rows
@@ -259,15 +261,3 @@ def _strings(dataset: Any, sources: pa.Table) -> set[bytes]:
             strings |= {text.encode() for column in ("item_id", "uri") for text in batch[column].to_pylist()}
             strings |= set(vector_bytes(batch[VECTOR]))
     return strings
-
-
-def _check_condition(dataset: Any, condition: str, where: str | None) -> None:
-    """Lance's complaint about a filter, made an error that says what could be written instead."""
-    try:
-        dataset.scanner(columns=["source_id"], filter=condition).explain_plan()
-    except ValueError as error:
-        if where is None:
-            raise
-        raise ValueError(
-            f"where={where!r} cannot be used: {error}; the columns are {', '.join(dataset.schema.names)}"
-        ) from error

@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 
 from encoders.errors import SpaceError
 from encoders.space import Space
+from pipelines.background import vectors_of
+from pipelines.filters import explained
 from pipelines.table import VECTOR, check_space, open_table, table_uri
 
 TAKE = 1000  # rows that one condition names
@@ -53,15 +55,9 @@ class FreshRows:
         places = np.argsort(rows[_ADDRESS].to_numpy())  # the rising order that `order` has
         return rows.drop_columns([_ADDRESS]).take(places[np.searchsorted(order, wanted)])
 
-    def vectors(self, chosen: np.ndarray, dim: int) -> np.ndarray:
+    def vectors(self, chosen: np.ndarray) -> np.ndarray:
         """float32 (N, D) of some rows, by their places in `rows`, in that order."""
-        return vectors_of(self.read(chosen, [VECTOR]), dim)
-
-
-def vectors_of(rows: pa.Table, dim: int) -> np.ndarray:
-    """The vector column as float32 (N, D)."""
-    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in rows[VECTOR].chunks]
-    return np.concatenate([np.empty(0, np.float32), *values]).astype(np.float32).reshape(-1, dim)
+        return vectors_of(self.read(chosen, [VECTOR]))
 
 
 def fresh_rows(db: str, table: str, space: Space, columns: Sequence[str], where: str) -> FreshRows:
@@ -74,7 +70,7 @@ def fresh_rows(db: str, table: str, space: Space, columns: Sequence[str], where:
         where: an SQL condition.
 
     Raises:
-        SpaceError: no such table or column, or vectors of another space.
+        ValueError: no such table or column, a condition that is none, or (SpaceError) vectors of another space.
     """
     uri = table_uri(db, table)
     dataset = open_table(uri)
@@ -88,18 +84,13 @@ def fresh_rows(db: str, table: str, space: Space, columns: Sequence[str], where:
     stale: Counter[str] = Counter()
     parts, addresses = [], [np.empty(0, np.uint64)]
     scanner = dataset.scanner(columns=list(dict.fromkeys([*wanted, "encoder"])), filter=where, with_row_address=True)
-    try:
-        batches = scanner.to_reader()
-    except ValueError as error:
-        raise SpaceError(
-            f"the condition {where!r} cannot be used; the columns are {', '.join(dataset.schema.names)}"
-        ) from error
-    for batch in batches:
-        pairs = zip(batch["modality"].to_pylist(), batch["encoder"].to_pylist(), strict=True)
-        fresh = pa.array([current.get(modality) == encoder for modality, encoder in pairs], pa.bool_())
-        stale.update(batch["modality"].filter(pc.invert(fresh)).to_pylist())
-        kept = batch.filter(fresh)
-        parts.append(kept.select(wanted))
-        addresses.append(kept[_ADDRESS].to_numpy())
+    with explained(where, dataset.schema.names):
+        for batch in scanner.to_reader():
+            pairs = zip(batch["modality"].to_pylist(), batch["encoder"].to_pylist(), strict=True)
+            fresh = pa.array([current.get(modality) == encoder for modality, encoder in pairs], pa.bool_())
+            stale.update(batch["modality"].filter(pc.invert(fresh)).to_pylist())
+            kept = batch.filter(fresh)
+            parts.append(kept.select(wanted))
+            addresses.append(kept[_ADDRESS].to_numpy())
     schema = pa.schema([dataset.schema.field(name) for name in wanted])
     return FreshRows(uri, pa.Table.from_batches(parts, schema), dict(stale), dataset, np.concatenate(addresses))

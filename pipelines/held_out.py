@@ -21,9 +21,10 @@ import torch
 from encoders.embedder import Embedder
 from encoders.evaluation import LEAST_ITEMS, Sample
 from encoders.space import Space, load_space
+from pipelines.background import vectors_of
 from pipelines.cluster import Resources, check_workers, start_ray
 from pipelines.embed import run_errors
-from pipelines.fresh_rows import FreshRows, fresh_rows, vectors_of
+from pipelines.fresh_rows import FreshRows, fresh_rows
 from pipelines.pairs import READS_AT_ONCE, Dropped, Member, PairsError, column_of, read_manifest
 from pipelines.table import VECTOR
 
@@ -80,13 +81,15 @@ def embed_pairs(
         limit: so many things at most, drawn at random, always the same.
 
     Raises:
-        PairsError: the manifest cannot be used.
+        PairsError: the manifest cannot be used, or names too few things.
         OSError: the cluster stopped the work; run it again.
     """
     modalities = modalities_of(manifest, space, labels)
     table = read_manifest(manifest, [*modalities, *labels])
     chosen = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
     chosen = _drawn(chosen, limit)
+    if len(chosen) < LEAST_ITEMS:
+        raise PairsError(f"{manifest} has {len(chosen)} rows to compare; give it at least {LEAST_ITEMS} things")
     table = table.take(chosen)
     media = table.select([column_of(m) for m in modalities]).append_column(_ROW, pa.array(np.arange(len(table))))
     with run_errors():
@@ -130,7 +133,7 @@ def _sample_of_rows(found: FreshRows, thing: np.ndarray, count: int, dim: int, l
         repeated[modality] = len(mine) - len(things)
         stored = found.read(mine[first], ["uri", "text", VECTOR])
         vectors[modality] = np.full((count, dim), np.nan, np.float32)
-        vectors[modality][things] = vectors_of(stored, dim)
+        vectors[modality][things] = vectors_of(stored)
         codes[modality] = -1 - np.arange(count)  # nothing is the same as what is not there
         codes[modality][things] = pd.factorize(stored["text" if modality == "text" else "uri"].to_pandas())[0]
     known, first = np.unique(thing, return_index=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.filters import is_in
 from pipelines.known import Batch, Known, id_words, state_hash
 from pipelines.labels import label_hash
 from pipelines.rejects import Rejects
@@ -83,4 +84,4 @@ def _labels(dataset: Any, corpus: str, own: Sequence[str]) -> Iterator[Batch]:
 
 def of_corpus(corpus: str) -> str:
     """The SQL filter that chooses the rows of one corpus."""
-    return "corpus = '" + corpus.replace("'", "''") + "'"
+    return is_in("corpus", [corpus])

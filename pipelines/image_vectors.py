@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.space import Space
+from pipelines.background import vectors_of
 from pipelines.embed import EmbedSettings, embed
 from pipelines.identity import canonical_uri, item_id
 from pipelines.storage import filesystem
@@ -53,8 +54,8 @@ def image_vectors(images: Sequence[str | bytes | None], manifest: str, space: Sp
         db: a LanceDB folder or URI; made if it is not there.
 
     Raises:
-        ValueError: the table is of another space, or another writer holds it.
-        OSError: the infrastructure stopped; run it again.
+        ValueError: the table is of another space.
+        OSError: another writer holds it, or the infrastructure stopped; run it again.
     """
     named = [None if image is None else _named(image, manifest) for image in images]
     wanted = {row["uri"]: row for row in named if row is not None}
@@ -112,8 +113,7 @@ def _read(uri: str, ids: list[str], space: Space) -> tuple[np.ndarray, np.ndarra
             if one in index and encoder == current
         ]
         if mine:
-            vectors_BD = batch[VECTOR].flatten().to_numpy(zero_copy_only=False).reshape(-1, space.dim)
-            found.append(vectors_BD[[k for k, _ in mine]].astype(np.float32))
+            found.append(vectors_of(batch)[[k for k, _ in mine]])
             place[[k for _, k in mine]] = range(count, count + len(mine))
             count += len(mine)
     return np.concatenate([np.empty((0, space.dim), np.float32), *found]), place

@@ -150,7 +150,7 @@ def prepare_pairs(manifest: pa.Table, uri: str, encoders: Mapping[str, Encoder])
     dropped = [Dropped(int(row), str(member), str(problem)) for row, member, problem in bad.itertuples(index=False)]
     if dropped:
         features = features.map_batches(_whole, batch_size=None, batch_format="numpy").materialize()
-    return Pairs(features, dropped, _groups(manifest, uri), _names(manifest, list(encoders)))
+    return Pairs(features, dropped, _groups(manifest, uri), _names(manifest, list(dict.fromkeys([*encoders, "image"]))))
 
 
 def _groups(manifest: pa.Table, uri: str) -> np.ndarray:
@@ -165,12 +165,6 @@ def _names(manifest: pa.Table, modalities: Sequence[str]) -> list[str]:
     """What the members of each row are called, as far as that is words."""
     columns = [manifest[column_of(modality)].to_pylist() for modality in modalities]
     return [", ".join(value[:120] for value in row if isinstance(value, str)) for row in zip(*columns, strict=True)]
-
-
-def feature_columns(batch: Mapping[str, np.ndarray], modality: str) -> dict[str, np.ndarray]:
-    """The features of one modality among the columns of `Pairs.features`, by their own names."""
-    prefix = f"{modality}."
-    return {name.removeprefix(prefix): values for name, values in batch.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def exact_neighbours(
     query_QD = np.concatenate([vectors for _, vectors in queries.values()])
     own_Q = np.concatenate([rows for rows, _ in queries.values()])
     best = {
-        name: (np.full((len(own_Q), 0), -2.0, np.float32), np.zeros((len(own_Q), 0), np.uint64)) for name in [*queries, ANY]
+        name: (np.full((len(own_Q), 0), ITSELF, np.float32), np.zeros((len(own_Q), 0), np.uint64)) for name in [*queries, ANY]
     }
     for batch in dataset.to_batches(columns=["modality", VECTOR], with_row_id=True, batch_size=BATCH_ROWS):
         cosine_QN = query_QD @ vectors_of(batch).T
@@ -104,7 +104,7 @@ def exact_neighbours(
     found = {}
     for name, (cosine_QK, rows_QK) in best.items():
         sets = [
-            {row for row, c in zip(r, cs, strict=True) if c > -2} for r, cs in zip(rows_QK.tolist(), cosine_QK, strict=True)
+            {row for row, c in zip(r, cs, strict=True) if c > ITSELF} for r, cs in zip(rows_QK.tolist(), cosine_QK, strict=True)
         ]
         for asker, end in zip(queries, ends.tolist(), strict=True):
             found[asker, name] = sets[end - len(queries[asker][0]) : end]

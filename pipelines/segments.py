@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,11 +140,6 @@ def segments(cut: Cut, encoder: Encoder, decoded: Any, part: int) -> Sequence[Se
         text = decode_text(decoded)
         return [Segment(f"{first}-{end}", None, None, text.part(first, end)) for first, end in encoder.spans(text)]
     return [Segment("", None, None, decoded)]
-
-
-def marks(cuts: Mapping[str, Cut]) -> bool:
-    """Whether any modality is cut at all."""
-    return any(cut != WHOLE for cut in cuts.values())
 
 
 def _written(seconds: float) -> str:

@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from encoders.algebra import units
-from pipelines.filters import conjunction, is_in
+from pipelines.background import vectors_of
+from pipelines.filters import conjunction, explained, is_in
 from pipelines.hits import data_uri, templates
 from pipelines.index import Index
 from pipelines.table import RESERVED_COLUMNS, VECTOR, open_table
@@ -153,15 +154,13 @@ def map_table(
     unknown = [name for name in given if name not in index.columns or name in (VECTOR, "preview")]
     if unknown or isinstance(labels, str):
         raise ValueError(f"labels={labels!r}: give a list of columns that hold words or numbers, of {', '.join(index.columns)}")
-    try:
+    with explained(where, index.columns):
         rows, count = _drawn(open_table(index.uri), condition, list(dict.fromkeys([*_SHOWN, *given, VECTOR])), limit, seed)
-    except ValueError as error:
-        raise ValueError(f"where={where!r} cannot be used: {error}; the columns are {', '.join(index.columns)}") from error
     if not count:
         raise ValueError(f"{index.uri} has no items to map" + (f" with {condition}" if condition else ""))
     points: pd.DataFrame = rows.drop_columns([VECTOR]).to_pandas()
     chosen = given if labels is not None else [name for name in given if _is_label(points[name])]
-    vectors_ND = units(np.stack(rows[VECTOR].to_numpy()))
+    vectors_ND = units(vectors_of(rows))
     if centred:
         for _, group in points.groupby("modality"):
             vectors_ND[group.index] -= vectors_ND[group.index].mean(axis=0)

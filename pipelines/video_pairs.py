@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,11 @@ from PIL import Image
 
 from encoders.errors import MediaError
 from encoders.media.audio import decode_audio
-from encoders.media.types import URI, Media
 from encoders.media.video import decode_video
-from pipelines.corpus import open_corpus
-from pipelines.identity import canonical_uri, source_id
+from pipelines.corpus import Corpus, open_corpus
+from pipelines.identity import canonical_uri, source_id, without_signatures
 from pipelines.pairs import PairsError
+from pipelines.reach import Reach
 from pipelines.storage import filesystem
 
 JPEG_QUALITY = 95
@@ -70,12 +70,14 @@ def cut_pairs(corpus: str, folder: str, length_s: float) -> Videos:
     """
     if not length_s >= 0.1:
         raise PairsError(f"a window of {length_s} s holds no sound to speak of; give at least 0.1 s")
-    work = pa.Table.from_pylist(list(_videos(corpus)))
+    opened = open_corpus(corpus, modality="video")
+    work = pa.Table.from_pylist(list(_videos(opened)))
     if not len(work):
         raise PairsError(f"{corpus} holds no videos; give a pairs manifest (.parquet), or a corpus of videos with their sound")
     root = f"{canonical_uri(folder)}/{length_s:g}s"
     blocks = [work.slice(k, 1) for k in range(len(work))]
-    done = ray.data.from_arrow(blocks).map_batches(partial(_cut, root=root, length_s=length_s), batch_format="pyarrow")
+    cut = partial(_cut, root=root, length_s=length_s, reach=opened.reach)
+    done = ray.data.from_arrow(blocks).map_batches(cut, batch_format="pyarrow")
     found = done.to_pandas().sort_values("uri")
     problems = {row.uri: row.problem for row in found.itertuples() if row.problem}
     store, _ = filesystem(root)
@@ -88,9 +90,9 @@ def cut_pairs(corpus: str, folder: str, length_s: float) -> Videos:
     return Videos(manifest, len(work), problems)
 
 
-def _videos(corpus: str) -> Iterator[dict[str, Any]]:
+def _videos(corpus: Corpus) -> Iterator[dict[str, Any]]:
     """Every video of a corpus: its name, where it is read from, its version."""
-    for batch in open_corpus(corpus, modality="video").batches():
+    for batch in corpus.batches():
         for row in batch.select(["uri", "read_uri", "version", "media", "container", "problem"]).to_pylist():
             problem = row["problem"] or ("videos in tar shards or tables are not cut; unpack them" if row["container"] else "")
             place = row["read_uri"] or row["uri"]
@@ -103,7 +105,7 @@ def _videos(corpus: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _cut(block: pa.Table, root: str, length_s: float) -> pa.Table:
+def _cut(block: pa.Table, root: str, length_s: float, reach: Reach) -> pa.Table:
     """Videos -> the URI of the rows that each gave, or what is wrong with it."""
     rows, problems = [], []
     for video in block.to_pylist():
@@ -112,16 +114,25 @@ def _cut(block: pa.Table, root: str, length_s: float) -> pa.Table:
         problem = video["problem"] or ""
         if not problem and not (video["version"] and store.exists(path)):
             try:
-                made = list(_windows(video["media"] or URI(video["place"]), at, video["uri"], length_s))
+                with _opened(video, reach) as file:
+                    made = list(_windows(file, at, video["uri"], length_s))
                 _write(f"{at}/rows.parquet", _parquet(pa.Table.from_pylist(made, ROWS)))
             except (MediaError, OSError) as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {without_signatures(str(error))}"
         rows.append("" if problem else f"{at}/rows.parquet")
         problems.append(problem)
     return pa.table({"uri": block["uri"], "rows": rows, "problem": problems})
 
 
-def _windows(media: Media, at: str, uri: str, length_s: float) -> Iterator[dict[str, Any]]:
+def _opened(video: dict[str, Any], reach: Reach) -> BinaryIO:
+    """A video's bytes as a file; RefusedError where its corpus may not read from."""
+    if video["media"] is not None:
+        return io.BytesIO(video["media"])
+    store = reach.store(video["place"])
+    return store.open(str(store._strip_protocol(video["place"])), "rb")  # type: ignore[no-any-return]
+
+
+def _windows(media: BinaryIO, at: str, uri: str, length_s: float) -> Iterator[dict[str, Any]]:
     """Write the pairs of one video; a row for each."""
     clip, sound = decode_video(media), decode_audio(media)
     duration_s = min(clip.duration_s, sound.duration_s)

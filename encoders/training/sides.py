@@ -34,8 +34,8 @@ class Side(Protocol):
         """Unit vectors (b, D), float32, of a batch or some of its rows; with gradient if this side learns."""
 
 
-class Learner:
-    """A side whose tower learns.
+class _Computed:
+    """A side whose vectors are computed from features in every step.
 
     Args:
         tower: (features, batched) -> (B, D), on the device to train on.
@@ -53,7 +53,6 @@ class Learner:
         bfloat16: bool = False,
         rows_N: torch.Tensor | None = None,
     ) -> None:
-        self.tower: nn.Module | None = tower
         self._tower, self._features, self._augment, self._bfloat16 = tower, features, augment, bfloat16
         self._rows_N = torch.arange(len(next(iter(features.values())))) if rows_N is None else rows_N
         self._device = next(tower.parameters()).device
@@ -67,10 +66,34 @@ class Learner:
         return self._augment(batch, generator) if self._augment else batch
 
     def vectors(self, batch: Batch) -> torch.Tensor:
-        """Unit vectors with their gradient."""
+        """Unit vectors."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             vectors_bD = self._tower(**batch)
         return normalize(vectors_bD.float(), dim=-1)
+
+
+class Learner(_Computed):
+    """A side whose tower learns. Arguments as of `_Computed`."""
+
+    @property
+    def tower(self) -> nn.Module:
+        """The tower."""
+        return self._tower
+
+
+class Recomputed(_Computed):
+    """A side that stays as it is, but is computed anew in every step, so that augmentation reaches it too.
+
+    Its tower is in evaluation mode and gets no gradient, whatever the caller does with it. Arguments as of `_Computed`.
+    """
+
+    tower = None
+
+    def vectors(self, batch: Batch) -> torch.Tensor:
+        """Unit vectors without gradient."""
+        self._tower.eval()
+        with torch.no_grad():
+            return super().vectors(batch)
 
 
 class Frozen:
@@ -91,26 +114,3 @@ class Frozen:
     def vectors(self, batch: Batch) -> torch.Tensor:
         """The rows as they are."""
         return batch["vectors"]
-
-
-class Recomputed(Learner):
-    """A side that stays as it is, but is computed anew in every step, so that augmentation reaches it too.
-
-    Its tower is set to evaluation mode and gets no gradient, whatever the caller does with it. Arguments as of a `Learner`.
-    """
-
-    def __init__(
-        self,
-        tower: nn.Module,
-        features: Mapping[str, torch.Tensor],
-        augment: Augment | None = None,
-        bfloat16: bool = False,
-        rows_N: torch.Tensor | None = None,
-    ) -> None:
-        super().__init__(tower.eval().requires_grad_(False), features, augment, bfloat16, rows_N)
-        self.tower = None
-
-    def vectors(self, batch: Batch) -> torch.Tensor:
-        """Unit vectors without gradient."""
-        with torch.no_grad():
-            return super().vectors(batch)

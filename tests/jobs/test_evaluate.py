@@ -171,3 +171,10 @@ def test_arguments_that_cannot_be_meant_end_with_2(
     assert main(["demo", *flags]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pairs_without_rows_end_with_2(tmp_path: Path, capsys: Capture) -> None:
+    columns = {"image": pa.array([], pa.string()), "caption": pa.array([], pa.string())}
+    pq.write_table(pa.table(columns), tmp_path / "none.parquet")
+    assert main(["demo", "--pairs", f"{tmp_path}/none.parquet"]) == 2
+    assert "has 0 rows to compare; give it at least 2 things" in capsys.readouterr().err

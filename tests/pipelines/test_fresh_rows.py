@@ -10,7 +10,8 @@ import pytest
 from searchable import make_media, make_space, rows_of, write_table
 
 from encoders import SpaceError
-from pipelines.fresh_rows import fresh_rows, vectors_of
+from pipelines.background import vectors_of
+from pipelines.fresh_rows import fresh_rows
 from pipelines.table import table_uri
 
 
@@ -32,8 +33,8 @@ def test_chosen_rows_come_in_the_order_they_are_asked_for_from_every_fragment(
     asked = [(row["uri"], row["modality"]) for row in found.rows.take(chosen).to_pylist()]
     read = found.read(chosen, ["uri", "modality", "vector"])
     assert [(row["uri"], row["modality"]) for row in read.to_pylist()] == asked
-    np.testing.assert_array_equal(vectors_of(read, space.dim), np.array([wanted[one] for one in asked], np.float32))
-    assert found.vectors(chosen[:0], space.dim).shape == (0, space.dim)
+    np.testing.assert_array_equal(vectors_of(read), np.array([wanted[one] for one in asked], np.float32))
+    assert found.vectors(chosen[:0]).shape == (0, space.dim)
 
 
 def test_rows_of_another_encoder_are_counted_and_left_out_and_of_another_space_refused(tmp_path: Path) -> None:
@@ -48,5 +49,5 @@ def test_rows_of_another_encoder_are_counted_and_left_out_and_of_another_space_r
         fresh_rows(f"{tmp_path}/db", "media", make_space(tmp_path / "other", seed=1), [], "true")
     with pytest.raises(SpaceError, match="no column 'smell'"):
         fresh_rows(f"{tmp_path}/db", "media", space, ["smell"], "true")
-    with pytest.raises(SpaceError, match=r"condition 'smell > 3' cannot be used; the columns are item_id, .*rating"):
+    with pytest.raises(ValueError, match=r"where='smell > 3' cannot be used: .*; the columns are item_id, .*rating"):
         fresh_rows(f"{tmp_path}/db", "media", space, [], "smell > 3")

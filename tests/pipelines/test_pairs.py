@@ -11,7 +11,7 @@ import pytest
 
 from encoders import build_encoder
 from pipelines.demo_world import scene, write_corpus
-from pipelines.pairs import BLOCK_ROWS, PairsError, feature_columns, prepare_pairs, read_manifest
+from pipelines.pairs import BLOCK_ROWS, PairsError, prepare_pairs, read_manifest
 
 SCENES = BLOCK_ROWS + 4  # two blocks
 
@@ -61,7 +61,7 @@ def test_broken_members_are_dropped_and_named_and_the_rest_is_what_the_encoder_m
     assert (pairs.found, pairs.count) == (SCENES, SCENES - 4)
     columns = {}
     for batch in pairs.features.iter_batches(batch_size=None, batch_format="numpy"):
-        columns.update(zip(batch["row"].tolist(), feature_columns(batch, "image")["image"], strict=True))
+        columns.update(zip(batch["row"].tolist(), batch["image.image"], strict=True))
     assert sorted(columns) == [row for row in range(SCENES) if row not in {3, 5, 7, BLOCK_ROWS + 1}]
     for row in (0, 9, SCENES - 1):
         expected = encoders["image"].preprocess(corpus / images[row])["image"]

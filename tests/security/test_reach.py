@@ -21,6 +21,7 @@ from pipelines.decoder import Decoder, Reject, Source
 from pipelines.hits import Hits
 from pipelines.reach import PUBLIC, Reach, RefusedError
 from pipelines.stages import _ABSENT
+from pipelines.video_pairs import _cut
 
 METADATA = "http://169.254.169.254/latest/meta-data/iam/security-credentials/"
 
@@ -157,6 +158,14 @@ def test_a_worker_refuses_what_the_plan_did_not_look_at(inside: Listener) -> Non
     assert [(r.stage, r.error_type, r.expected) for r in found if isinstance(r, Reject)] == [("read", "RefusedError", True)] * 2
     assert inside.asked == []
     assert RefusedError.__name__ in _ABSENT and issubclass(RefusedError, MediaError)  # a reject, no outage
+
+
+def test_the_films_that_bind_cuts_are_judged_too(inside: Listener, tmp_path: Path) -> None:
+    uris = [f"{inside.url}/a.mp4?sig=secret", f"{inside.url.replace('127.0.0.1', 'localhost')}/b.mp4?sig=secret"]
+    rows = [{"uri": uri.partition("?")[0], "place": uri, "version": "1", "media": None, "problem": ""} for uri in uris]
+    problems = _cut(pa.Table.from_pylist(rows), str(tmp_path), 2.0, PUBLIC)["problem"].to_pylist()
+    assert problems[0].startswith("RefusedError") and problems[1] and "secret" not in "".join(problems)
+    assert inside.asked == []
 
 
 def test_a_page_of_hits_asks_no_private_host(inside: Listener) -> None:
