@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 
 from jobs.config import JsonReport, run_job
 from pipelines.cluster import start_ray
-from pipelines.gate import Limits, digest, is_loopback
+from pipelines.door import Limits, digest, is_loopback
 from pipelines.index import open_index
 from pipelines.log import say
 from pipelines.service import ServiceSettings, make_app
@@ -84,9 +84,10 @@ def serve_table(config: ServeConfig) -> JsonReport:
     with _serving(config, settings):
         who = "with the token" if settings.token else "this machine's own" if settings.local else "everybody's, without token"
         say(f"answering requests at http://{config.host}:{config.port}, {who}; Ctrl-C ends it")
-        while (status := serve.status().applications[APPLICATION].status) != ApplicationStatus.DEPLOY_FAILED:
+        while (ours := serve.status().applications.get(APPLICATION)) and ours.status != ApplicationStatus.DEPLOY_FAILED:
             time.sleep(LOOK_EVERY_S)
-    raise OSError(f"Ray Serve gave up: {status}; its log says why. Run the same command again")
+    why = f"gave up: {ours.status}; its log says why" if ours else "was told by somebody else to end this service"
+    raise OSError(f"Ray Serve {why}. Run the same command again")
 
 
 @contextmanager
@@ -111,8 +112,8 @@ def _serving(config: ServeConfig, settings: ServiceSettings) -> Iterator[None]:
         serve.start(http_options=options, logging_config=quiet)
         serve.run(deployment.bind(), name=APPLICATION, logging_config=quiet)
         yield
-    except RuntimeError as error:  # what serve.run raises when no replica can be started
-        raise OSError(f"Ray Serve could not start: {error}") from error
+    except (RuntimeError, ray.exceptions.RayError) as error:  # no replica can be started; later, the cluster is lost
+        raise OSError(f"Ray Serve failed: {error}. Run the same command again") from error
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp
 from encoders.errors import MediaError
 from encoders.space import Space
 from pipelines.decoder import Decoded, Decoder, Reject, Reply, Source
-from pipelines.gate import Gate, Limits, Metrics, problem, too_large
+from pipelines.door import Door, Limits, Metrics, problem, too_large
 from pipelines.hits import Hits, preview_uri
 from pipelines.identity import without_signatures
 from pipelines.index import open_index
@@ -51,7 +51,7 @@ class ServiceSettings:
         db: the LanceDB folder or URI.
         table: its table.
         space: what queries are embedded with; None for the one that the table names.
-        token: `gate.digest` of the token; None lets everybody in.
+        token: `door.digest` of the token; None lets everybody in.
         local: only requests to this machine's own names are answered.
         limits: of a request.
     """
@@ -207,11 +207,11 @@ def make_app(settings: ServiceSettings) -> ASGIApp:
         max_body_size=limits.body_bytes,
         form_limits={"max_files": len(service.modalities), "max_fields": 100, "max_part_size": MAX_FIELD_BYTES},
     )
-    secured = [Depends(HTTPBearer(auto_error=False))] if settings.token else []  # the gate asks for it, OpenAPI tells
+    secured = [Depends(HTTPBearer(auto_error=False))] if settings.token else []  # the door asks for it, OpenAPI tells
     _add_searches(app, service, secured)
     _add_probes(app, service, metrics, secured)
     _add_errors(app, settings)
-    return Gate(app, settings.token, settings.local, limits, metrics)
+    return Door(app, settings.token, settings.local, limits, metrics)
 
 
 def decoded_only(space: Space) -> Space:

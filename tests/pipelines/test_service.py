@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from searchable import make_media, make_space, rows_of, write_table
 from test_decoder import HOSTILE
 
-from pipelines.gate import Limits
+from pipelines.door import Limits
 from pipelines.index import Index, open_index
 from pipelines.service import ServiceSettings, make_app
 

@@ -84,8 +84,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Gate:
-    """The app, behind its door.
+class Door:
+    """The app, and the door before it.
 
     Args:
         app: what answers.

@@ -12,7 +12,7 @@ import requests
 from fastapi import FastAPI, Request
 from http_server import serving
 
-from pipelines.gate import Gate, Limits, Metrics, digest, is_loopback
+from pipelines.door import Door, Limits, Metrics, digest, is_loopback
 
 TOKEN = "correct-horse-battery-staple"
 LIMITS = Limits(body_bytes=1000, seconds=0.5)
@@ -39,13 +39,13 @@ def app() -> FastAPI:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[str]:
-    with serving(Gate(app(), digest(TOKEN), False, LIMITS, METRICS)) as url:
+    with serving(Door(app(), digest(TOKEN), False, LIMITS, METRICS)) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[str]:
-    with serving(Gate(app(), None, True, LIMITS, Metrics("local"))) as url:
+    with serving(Door(app(), None, True, LIMITS, Metrics("local"))) as url:
         yield url
 
 
