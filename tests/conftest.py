@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -23,6 +22,7 @@ import pytest
 from aiohttp import web
 from http_folder import HttpFolder
 from not_run import not_run
+from ports import free_ports
 
 # Nothing above imports numpy, torch or Ray: this holds for them and for every process they start. Tests share two cores.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def s3_server() -> Iterator[str]:
     """Endpoint of a gateway in a temporary folder, with AWS_* in the environment; "" where its packages are missing."""
     folder = Path(tempfile.mkdtemp(prefix="bindery-s3-"))  # short: Ceph puts Unix sockets in it
-    ports = _free_ports(2)
+    ports = free_ports(2)
     places = {"DATA_DIR": str(folder), "PORT": str(ports[0]), "MON_PORT": str(ports[1]), "WATCH_PID": str(os.getpid())}
     try:
         if _script("start.sh", places) == S3_MISSING:
@@ -127,11 +127,3 @@ def _exports(env_sh: Path) -> dict[str, str]:
     """The variables that a file of `export NAME=value ...` lines sets."""
     lines = [line.split()[1:] for line in env_sh.read_text().splitlines() if line.startswith("export ")]
     return dict(word.split("=", 1) for line in lines for word in line)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in sockets]
-    for server in sockets:
-        server.close()
-    return ports

@@ -19,7 +19,8 @@ import yaml
 from held_pictures import HeldPictures, write_manifest
 from monitoring import GPU, MONITORING, OURS, RAYS, panels
 from not_run import not_run
-from ray_head import Head, free_ports, ray_head
+from ports import free_ports
+from ray_head import Head, ray_head
 
 FREE, HELD_BACK = 40, 20
 SCRAPE_S = 1
