@@ -15,7 +15,7 @@ from encoders.evaluation import LEAST_ITEMS, Prompts, evaluate, metric_names
 from encoders.gate import checked, parse_minimums
 from encoders.space import Space, load_space
 from encoders.space_files import read_document, write_document
-from jobs.config import JsonReport
+from jobs.config import DONE, GATE_FAILED, JsonReport
 from jobs.verdict import Goal, conclude, read_prompts
 from pipelines.evaluation_page import Findings
 from pipelines.held_out import embed_pairs, modalities_of
@@ -116,11 +116,13 @@ class Proof:
             history: the learning curve.
 
         Returns:
-            The findings; GATE_FAILED where a minimum was not reached; {} where nothing was held out.
+            The findings, {} where nothing was held out; GATE_FAILED where a minimum was not reached, or could not be.
         """
         note(space.uri, self.modality, {"history": thinned(history)})
         if self.own and len(held_out) < LEAST_ITEMS:
-            return JsonReport({})
+            if self.minimums:
+                print(f"not reached: {len(held_out)} usable pairs were held out, so nothing could be scored", file=sys.stderr)
+            return JsonReport({}, GATE_FAILED if self.minimums else DONE)
         again = f"python -m jobs.evaluate {space.uri} --pairs {self.manifest} --modality {self.modality}"
         say(f"{space.uri} is saved and will be scored now; if that is cut short, {again} does it")
         rows = list(held_out) if self.own else None

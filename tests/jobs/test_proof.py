@@ -79,7 +79,10 @@ def test_what_was_trained_is_scored_on_held_out_rows_noted_on_its_card_and_promo
 
 def test_where_nothing_is_held_out_the_curve_is_kept_and_nothing_is_scored(pairs: str, tmp_path: Path) -> None:
     production, new = bound(tmp_path)
-    assert proof_of(production, pairs).judge(new, [3], HISTORY).values == {}
+    told = proof_of(production, pairs).judge(new, [3], HISTORY)
+    assert told.values == {} and told.exit_code == DONE
+    asked = proof_of(production, pairs, "imu.image.R@1=0.5").judge(new, [3], HISTORY)  # all but one were damaged
+    assert asked.values == {} and asked.exit_code == GATE_FAILED
     assert len(load_space(new.uri).encoders["imu"].card["history"]) == len(HISTORY)
     assert not (tmp_path / "new" / "report").exists()
 
