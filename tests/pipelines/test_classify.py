@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -77,6 +78,12 @@ def test_a_second_run_fills_only_what_is_missing(db: str, space: Space) -> None:
     assert len(after) == 604 and after["label"].notna().all()
     said = open_index(db).zero_shot(LABELS).set_index("item_id").loc[after.index]
     assert (after["label"] == said["label"]).all()
+
+
+def test_a_submitted_run_has_the_name_of_its_submission(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"metadata": {"job_submission_id": "names-2026-11-21"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(told))  # as Ray tells the entrypoint of a job
+    assert run(db, dry_run=True).run_id == "names-2026-11-21"
 
 
 def test_only_what_is_asked_for_is_classified(db: str) -> None:
