@@ -121,7 +121,7 @@ class Proof:
         note(space.uri, self.modality, {"history": thinned(history)})
         if self.own and len(held_out) < LEAST_ITEMS:
             if self.minimums:
-                print(f"not reached: {len(held_out)} usable pairs were held out, so nothing could be scored", file=sys.stderr)
+                say(f"not reached: {len(held_out)} usable pairs were held out, so nothing could be scored")
             return JsonReport({}, GATE_FAILED if self.minimums else DONE)
         again = f"python -m jobs.evaluate {space.uri} --pairs {self.manifest} --modality {self.modality}"
         say(f"{space.uri} is saved and will be scored now; if that is cut short, {again} does it")

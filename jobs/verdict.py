@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -96,10 +95,9 @@ def tell_stale(replaced: Mapping[str, str], rows: Mapping[str, int] | None, db: 
             continue
         where = "every table of this space" if rows is None else f"table {table!r} of {db}"
         count = "" if rows is None else f"{rows[modality]:,} "
-        print(
+        say(
             f"stale: {count}rows of {modality} in {where} that encoder {fingerprint[:8]} has embedded; embed or reindex their "
-            "corpora again",
-            file=sys.stderr,
+            "corpora again"
         )
 
 
