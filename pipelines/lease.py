@@ -166,7 +166,7 @@ class Lease:
             raise UnsafeStoreError(
                 f"the store of {self._folder} does not honour conditional writes (a put-if-absent replaced an object): two "
                 "writers would lose each other's commits. Use a store that does (AWS S3, Google Cloud Storage, Azure, Ceph, "
-                "a local disk), or, if nothing else writes there while this runs, say --only-writer"
+                "a local disk). If surely nothing else writes there meanwhile: embed and reindex take --only-writer"
             )
         return now
 
