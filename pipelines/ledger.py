@@ -102,10 +102,10 @@ class Ledger:
                 ValueError,
             ) as error:  # a conflict, or an answer that was lost on its way: look before trying again
                 newest = self._newest()
+                self._lease.check()  # raises if another took over, who may have cleared the versions that are looked through
                 if _holds(newest, base.version, token):
                     self.dataset = newest
                     break
-                self._lease.check()  # raises if the conflict is with a writer that took over
                 if attempt == ATTEMPTS:
                     raise OSError(f"cannot commit to {self.uri} after {ATTEMPTS} attempts: {error}") from error
                 self.dataset = newest

@@ -98,6 +98,7 @@ def open_table(uri: str) -> Any | None:
     """The newest version of a Lance dataset, or None where there is none.
 
     Raises:
+        ValueError: a file lies in its place.
         OSError: it cannot be read.
     """
     try:
@@ -105,6 +106,8 @@ def open_table(uri: str) -> Any | None:
     except ValueError as error:  # lance says all it has to say by ValueErrors
         if "not found" in str(error).lower():
             return None
+        if "not a directory" in str(error).lower():
+            raise ValueError(f"{uri} cannot be a table: a file lies where a folder should be; choose another --db") from error
         raise OSError(
             f"cannot open table {uri}: check AWS_* or GOOGLE_* in the environment and who may read it ({error})"
         ) from error

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -123,6 +124,30 @@ def test_a_paused_writer_cannot_commit_after_another_took_over(db: str, rows_bef
         other.commit(_staged(uri, "a", "b"), [])
     assert its_ledger.lease_left_s() == 0
     assert _ids(uri) == sorted([*rows_before, "a", "b"])
+
+
+def test_a_writer_that_wakes_in_its_commit_when_old_versions_are_cleared_is_told_to_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = str(tmp_path / "db")
+    uri = table_uri(db, "media")
+    paused = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
+    its_ledger = _ledger(db, paused, "paused")
+    its_ledger.commit(_staged(uri, "a"), [])
+    staged, real = _staged(uri, "b"), lance.LanceDataset.commit
+
+    def sleep(*args: object, **kwargs: object) -> object:
+        monkeypatch.setattr(lance.LanceDataset, "commit", real)
+        with Lease(db, "media", "other", ttl_s=RUN_OUT_S, renew_s=1000) as lease:
+            other = _ledger(db, lease, "other")
+            other.commit(_staged(uri, "b"), [])
+            other.dataset.cleanup_old_versions(timedelta(0))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(lance.LanceDataset, "commit", sleep)
+    with pytest.raises(LeaseLostError, match="run the same command again"):
+        its_ledger.commit(staged, [])
+    assert _ids(uri) == ["a", "b"]
 
 
 def test_a_writer_that_opens_the_table_after_it_has_lost_its_lease_commits_nothing(db: str) -> None:

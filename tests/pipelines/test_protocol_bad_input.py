@@ -247,6 +247,12 @@ def test_a_folder_that_may_only_be_read_is_named_before_anything_starts(closed_f
         Lease(closed_folder, "media", "run").__enter__()
 
 
+def test_a_database_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"\xff\xd8\xff")
+    assert embed.main([str(tmp_path), "--db", str(tmp_path / "1.jpg")]) == BAD_INPUT
+    assert "a file lies where a folder should be" in capsys.readouterr().err
+
+
 def test_a_disk_that_is_mounted_to_be_read_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
