@@ -151,6 +151,8 @@ def test_attention_trusts_views_that_agree() -> None:
     np.testing.assert_allclose(fuse([X, X, Y], "attention"), expected / np.linalg.norm(expected), rtol=1e-6)
     np.testing.assert_allclose(fuse([X, Y], "attention"), fuse([X, Y]), rtol=1e-6)
     np.testing.assert_allclose(fuse([np.stack([X, Y])], "attention"), [X, Y])
+    weighted = np.array([3 * a[0] + a[1], a[2]])
+    np.testing.assert_allclose(fuse([X, X, Y], "attention", weights=[3, 1, 1]), weighted / np.linalg.norm(weighted), rtol=1e-6)
 
 
 def test_what_cannot_be_fused_is_refused() -> None:
