@@ -20,7 +20,7 @@ from encoders.encoder import Encoder
 from encoders.errors import SpaceError
 from encoders.space import Space, load_space
 
-SHAPES = [(97, 64), (64, 97), (32, 32), (20, 31), (300, 41), (7, 5)]  # width, height
+SHAPES = [(97, 64), (64, 97), (32, 32), (20, 31), (300, 41), (7, 5), (70, 64), (64, 70)]  # width, height; the last: 3 over
 TEXTS = ["a red train in the snow", "Two dogs BARK; waves of the sea", "old", "violin " * 40]
 PICTURE_KINDS = ["clip", "siglip", "siglip2"]
 KINDS = [*PICTURE_KINDS, "clap", "clap-fused", "pe_audio", "pe_video", "pe_audio_video"]

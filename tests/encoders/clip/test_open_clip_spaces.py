@@ -21,7 +21,7 @@ from encoders.encoder import build_encoder, small_settings
 from encoders.errors import SpaceError
 from encoders.space import load_space
 
-SHAPES = [(97, 64), (64, 97), (32, 32), (20, 31), (300, 41), (7, 5)]  # width, height
+SHAPES = [(97, 64), (64, 97), (32, 32), (20, 31), (300, 41), (7, 5), (70, 64), (64, 70)]  # width, height; the last: 3 over
 TEXTS = [
     "a red train in the snow",
     "Two dogs BARK; waves\n of the sea &amp;amp; caf\u00c3\u00a9 it's 42 \U0001f3bb",
