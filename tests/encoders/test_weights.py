@@ -170,6 +170,9 @@ def test_the_type_and_the_file_do_not_change_a_fingerprint_but_settings_and_asse
     assert fingerprint(stored(tmp_path / "w.pth", state).read(), "x", {"k": 1}) == name
     others = [("y", {"k": 1}, {}), ("x", {"k": 2}, {}), ("x", {"k": 1}, {"t": b"1"}), ("x", {"k": 1}, {"t": b"2"})]
     assert len({name, *(fingerprint(state, *other) for other in others)}) == 5
+    a, n = state["a"], state["n"]  # the same bytes under other names, in another shape, of another kind of number
+    swapped = [{"b": a, "n": n}, {"a": a.view(2, 8), "n": n}, {"a": a.float().view(torch.int32), "n": n}]
+    assert len({name, *(fingerprint(other, "x", {"k": 1}) for other in swapped)}) == 4
 
 
 def test_a_fingerprint_is_computed_at_the_first_look_and_only_then(tmp_path: Path) -> None:
