@@ -51,12 +51,17 @@ class OnnxTower(nn.Module):
         """The file, opened at first use.
 
         Raises:
-            SpaceError: there is no onnxruntime, no such file, or it is none that takes these features.
+            SpaceError: there is no onnxruntime, no such file, or it is none that takes these features in batches of any size.
         """
         if self._session is None:
             self._session = _opened(self.uri)
             if (found := {one.name for one in self._session.get_inputs()}) != set(self.features):
                 raise SpaceError(f"{self.uri} takes {sorted(found)}, not {sorted(self.features)}; export the space again")
+            if fixed := [one.shape[0] for one in self._session.get_inputs() if isinstance(one.shape[0], int)]:
+                raise SpaceError(
+                    f"{self.uri} takes batches of {fixed[0]} only: its tower looks at one item after the other, which ONNX "
+                    "cannot say; use the space that it was exported from"
+                )
         return self._session
 
     def forward(self, **features: torch.Tensor) -> torch.Tensor:

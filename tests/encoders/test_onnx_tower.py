@@ -123,6 +123,19 @@ def test_what_is_no_tower_of_this_encoder_is_named(exported: tuple[Space, Path],
         _ = OnnxTower(str(folder / "audio.onnx"), ("image",)).session
 
 
+class OneByOne(torch.nn.Module):
+    """A tower that counts its items in Python, as SigLIP 2 NaFlex does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[i] * 2 for i in range(int(x.shape[0]))])
+
+
+def test_a_tower_that_was_written_for_one_size_of_batch_is_refused_by_name(tmp_path: Path) -> None:
+    write_onnx(OneByOne().eval(), {"x": torch.ones(2, 3)}, tmp_path / "fixed.onnx")
+    with pytest.raises(SpaceError, match=r"fixed\.onnx takes batches of 2 only"):
+        OnnxTower(str(tmp_path / "fixed.onnx"), ("x",))(x=torch.ones(3, 3))
+
+
 def test_a_space_of_onnx_towers_cannot_be_saved_as_weights(exported: tuple[Space, Path], tmp_path: Path) -> None:
     _, folder = exported
     with pytest.raises(SpaceError, match="use the space that it was exported from"):
