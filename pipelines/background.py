@@ -6,7 +6,7 @@ modality gap). How they lie around their mean is seen on a sample. n sampled row
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,10 +39,15 @@ class Background:
         """The mean vector of each modality, (D,)."""
         return {name: vectors_nD.mean(axis=0) for name, vectors_nD in self.vectors.items()}
 
-    def cosines(self, query_D: np.ndarray) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation of the query's cosines with items of each modality."""
+    def cosines(self, query_D: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+        """Mean and standard deviation (N, 2) of the query's cosines with items of these N modalities.
+
+        One that is not in the sample, as it is rare and not of the space, gets the mean of those that are.
+        """
         cosines = {name: vectors_nD @ query_D for name, vectors_nD in self.vectors.items()}
-        return {name: (float(some_n.mean()), float(some_n.std())) for name, some_n in cosines.items()}
+        known = {name: (some_n.mean(), some_n.std()) for name, some_n in cosines.items()}
+        rare = tuple(np.mean(list(known.values()), axis=0)) if known else (0.0, 1.0)
+        return np.array([known.get(name, rare) for name in modalities], np.float64).reshape(-1, 2)
 
 
 def measure(dataset: Any, modalities: Iterable[str]) -> Background:

@@ -134,8 +134,7 @@ def _by_vector(rows: pa.Table, asked: Asked, background: Background, wish: Wish)
 
 
 def _scores(cosine_N: np.ndarray, modalities: Sequence[str], asked: Asked, background: Background) -> np.ndarray:
-    known = background.cosines(asked.vector)
-    mean_N, spread_N = np.array([known[name] for name in modalities], np.float64).reshape(-1, 2).T
+    mean_N, spread_N = background.cosines(asked.vector, modalities).T
     return standardise(cosine_N, mean_N, spread_N)
 
 

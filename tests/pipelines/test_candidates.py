@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from searchable import MODALITIES, clustered, make_media, make_space, many_rows, write_table
 
@@ -90,7 +91,7 @@ def test_centring_takes_the_mean_of_its_modality_off_each_part(index: Index, row
         return vector / np.linalg.norm(vector)
 
     only = index.search(item_id=image["item_id"][0].as_py(), centred=True, modality="audio", k=300).to_arrow()
-    expected = similarity(centred(image), vectors(rows.filter(pa.compute.equal(rows["modality"], "audio"))))[0]
+    expected = similarity(centred(image), vectors(rows.filter(pc.equal(rows["modality"], "audio"))))[0]
     np.testing.assert_allclose(only["similarity"].to_numpy(), np.sort(expected)[::-1], atol=0.02)
     plain = index.search(item_id=image["item_id"][0].as_py(), modality="audio", k=300).to_arrow()
     assert abs(plain["similarity"].to_numpy() - only["similarity"].to_numpy()).max() > 0.1
@@ -104,7 +105,7 @@ def test_hybrid_search_lifts_what_has_the_words(index: Index, rows: pa.Table) ->
     assert text in [hit["text"] for hit in hits[:2]]
     assert hits[0]["score"] == pytest.approx(1 / 61) and hits[0]["score"] >= hits[1]["score"] >= hits[-1]["score"]
     own = next(hit for hit in hits if hit["text"] == text)
-    row = rows.filter(pa.compute.equal(rows["text"], text))
+    row = rows.filter(pc.equal(rows["text"], text))
     assert own["similarity"] == pytest.approx(float(vectors(row)[0] @ index.space.embed("text", [number])[0]), abs=1e-5)
     assert {hit["modality"] for hit in index.search(number, k=10, hybrid=True, modality="audio")} == {"audio"}
     assert all(hit["rating"] < 5 for hit in index.search("dog", k=50, hybrid=True, where="rating < 5"))
@@ -187,3 +188,14 @@ def test_a_table_of_another_space_put_in_its_place_is_refused(space: Space, rows
     index._looked = 0.0
     with pytest.raises(SpaceError, match="two spaces"):
         index.search("dog")
+
+
+def test_what_is_left_of_a_modality_that_the_space_has_no_more_is_found_too(
+    tmp_path: Path, rows: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.background.LOOKED_AT", 8)  # rows; the odd one is not among them
+    few = rows.filter(pc.equal(rows["modality"], "image"))
+    modality = pa.array([*few["modality"].to_pylist()[:-2], "lidar", "image"])
+    write_table(tmp_path, few.set_column(few.schema.get_field_index("modality"), "modality", modality))
+    found = open_index(str(tmp_path)).search(vector=vectors(few)[-2], k=3, calibrated=False).to_arrow()
+    assert found["modality"][0].as_py() == "lidar" and np.isfinite(found["score"].to_numpy()).all()
