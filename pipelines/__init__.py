@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.hits import Hits
     from pipelines.index import Index, open_index
+
+# Lance warns of each step that it could take faster, thousands of times; read once, when it is imported. What fails it raises.
+os.environ.setdefault("LANCE_LOG", "error")
 
 __all__ = ["Hits", "Index", "open_index"]
 
