@@ -100,7 +100,8 @@ def nearest(dataset: Any, query_QD: np.ndarray, k: int, settings: SearchSettings
     """
     wanted: dict[str, Any] = {"column": VECTOR, "q": query_QD, "k": k, "metric": "cosine", "use_index": settings is not None}
     if settings is not None:
-        wanted |= {"nprobes": settings.probes, "refine_factor": settings.refine}
+        # Not `nprobes`, which would be the most, too, and find too little where few rows meet the condition; effort 0: no more.
+        wanted |= {"minimum_nprobes": settings.probes, "search_effort": 0.0, "refine_factor": settings.refine}
     found = dataset.to_table(columns=["_rowid", "modality", "_distance"], nearest=wanted, filter=condition, prefilter=True)
     cosine = np.clip(1 - found["_distance"].to_numpy(), -1, 1).astype(np.float32)
     query = found["query_index"] if "query_index" in found.column_names else pa.array(np.zeros(len(found)), pa.int32())

@@ -285,3 +285,21 @@ def test_a_lease_that_is_lost_builds_nothing(bare: Path, tmp_path: Path) -> None
     with pytest.raises(LeaseLostError):
         keep_up(table_uri(db, "media"), lost)
     assert not open_table(table_uri(db, "media")).describe_indices()  # type: ignore[union-attr]
+
+
+def test_a_condition_that_few_rows_meet_finds_all_of_them(db: str, space: Space) -> None:
+    dataset: Any = open_table(table_uri(db, "media"))
+    settings = SearchSettings.of(dataset)
+    assert settings is not None
+    dataset.update_schema_metadata({"bindery.search": replace(settings, probes=1, refine=1).to_json()})
+    wanted = {f"{k:032x}" for k in range(0, ROWS, ROWS // 9)}
+    where = "item_id IN (" + ", ".join(f"'{one}'" for one in sorted(wanted)) + ")"
+    index = open_index(db)
+    for modality in (None, *MODALITIES):
+        found = set(ids(index, queries("text", 1, space.dim)[0], k=50, where=where, modality=modality))
+        assert found == {row for row in wanted if modality is None or index_modality(dataset, row) == modality}
+
+
+def index_modality(dataset: Any, item: str) -> str:
+    (found,) = dataset.to_table(columns=["modality"], filter=f"item_id = '{item}'")["modality"].to_pylist()
+    return str(found)
