@@ -138,7 +138,7 @@ def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> 
             parser.add_argument(_flag(field.name), action="store_true", help=_help(config_class, field.name))
         elif is_dataclass(types[field.name]):
             parser.add_argument(_flag(field.name), type=types[field.name], default=field.default)
-            _hide_inside(parser, field.name, _help(config_class, field.name))
+            _settle_inside(parser, field.name, _help(config_class, field.name))
         elif types[field.name] == Sequence[str]:
             parser.add_argument(_flag(field.name), type=str, nargs="+", **options)
         else:
@@ -149,12 +149,15 @@ def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> 
     return parser
 
 
-def _hide_inside(parser: ArgumentParser, section: str, about: str) -> None:
+def _settle_inside(parser: ArgumentParser, section: str, about: str) -> None:
+    """A section's own flags: out of the help, and a list takes several words (or none, an empty list) as it does outside."""
     for action in parser._actions:
         if action.dest == section:
             action.help = f"{about} A section of the config file; --{section}.FIELD sets one of its fields"
         elif action.dest.startswith(f"{section}."):
             action.help = SUPPRESS
+            if getattr(action, "_typehint", None) in (Sequence[str], Sequence[str] | None):
+                action.nargs, action._typehint = "*", str  # type: ignore[attr-defined] # what it does with nargs and type=str
 
 
 def _flag(name: str) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -141,7 +142,8 @@ def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str,
     folder = f"{out.rstrip('/')}/.training/{name}"
     task = Task(
         name, plan.query, plan.target, plan.start, plan.recipe, split, pairs.groups,
-        None if vectors is None else ray.put(vectors), plan.shuffle_pairs, plan.logs,
+        None if vectors is None else ray.put(vectors), plan.shuffle_pairs,
+        plan.logs and str(Path(plan.logs).absolute()),  # a worker stands in a folder of its own
     )  # fmt: skip
     result = _run(task, plan, pairs, folder)
     trained_: Trained | TrainingError = result.return_value

@@ -23,10 +23,12 @@ def check_logs(logs: str) -> None:
     """Refuse what cannot be logged to, before anything is trained.
 
     Raises:
-        ValueError: a URI, or the packages are not installed.
+        ValueError: a URI, a folder that MLflow does not read, or the packages are not installed.
     """
     if "://" in logs:
         raise ValueError(f"--recipe.logs {logs}: TensorBoard and MLflow write to a local folder; name one")
+    if logs and "artifacts" in Path(logs).absolute().parts:
+        raise ValueError(f"--recipe.logs {logs}: MLflow finds no run below a folder named `artifacts`; name another one")
     if logs:
         try:
             import mlflow  # noqa: F401 - here: they take seconds to import, and are an extra

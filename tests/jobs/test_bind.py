@@ -82,7 +82,7 @@ def test_a_tower_starts_from_the_space_by_adapters_from_the_image_tower_or_gets_
     corpus: Path, ray_local: None
 ) -> None:
     demo = load_space("demo").encoders["depth"]
-    recipe = BindRecipe(lora_rank=4, logs=f"{corpus}/logs")
+    recipe = BindRecipe(lora_rank=4, logs=os.path.relpath(corpus / "logs"))  # here, though workers stand elsewhere
     report, space = bound(corpus, "adapted", start="space", recipe=recipe)
     adapted = space.encoders["depth"]
     before, after = demo.state(), adapted.state()

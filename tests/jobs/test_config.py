@@ -4,12 +4,27 @@ import json
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
 from jobs.config import BAD_INPUT, DONE, GATE_FAILED, INTERNAL, STOPPED, JsonReport, run_job
+
+Capture = pytest.CaptureFixture[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How to do it.
+
+    Args:
+        tools: to take; None: those at hand.
+        seed: of chance.
+    """
+
+    tools: Sequence[str] | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +37,14 @@ class TaskConfig:
         how_often: how often.
         quickly: without care.
         only: names to take.
+        manner: the rest.
     """
 
     what: str
     how_often: int = 1
     quickly: bool = False
     only: Sequence[str] = ()
+    manner: Manner = Manner()
 
 
 def _task(config: TaskConfig) -> JsonReport:
@@ -42,7 +59,9 @@ def _task(config: TaskConfig) -> JsonReport:
             raise KeyError("ours")
         case "stop":
             os.kill(os.getpid(), signal.SIGTERM)
-    return JsonReport({"how_often": config.how_often, "quickly": config.quickly, "only": list(config.only)})
+    return JsonReport(
+        {"how_often": config.how_often, "quickly": config.quickly, "only": list(config.only), "manner": asdict(config.manner)}
+    )
 
 
 def _run(*argv: str) -> int:
@@ -57,23 +76,48 @@ def test_exit_codes_tell_a_scheduler_what_to_do(what: str, code: int) -> None:
     assert _run(what) == code
 
 
-def test_bad_flags_end_with_two_and_name_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_flags_end_with_two_and_name_the_flag(capsys: Capture) -> None:
     assert _run("well", "--how-oft", "often") == BAD_INPUT
     assert _run("well", "--how-often", "often") == BAD_INPUT
     assert "--how-often" in capsys.readouterr().err
 
 
-def test_the_last_line_is_the_report_and_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_line_is_the_report_and_flags_win_over_the_file(tmp_path: Path, capsys: Capture) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("how_often: 3\nquickly: true\nonly: [a, b]\n")
     report = tmp_path / "out" / "report.json"
     report.parent.mkdir()
     assert _run("well", "--config", str(config), "--how-often", "5", "--report", str(report)) == DONE
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said == {"how_often": 5, "quickly": True, "only": ["a", "b"]} == json.loads(report.read_text())
+    assert said == json.loads(report.read_text())
+    assert said == {"how_often": 5, "quickly": True, "only": ["a", "b"], "manner": {"tools": None, "seed": 0}}
 
 
-def test_help_tells_what_the_docstring_tells(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("flags", "tools"),
+    [
+        ([], None),
+        (["--manner.tools", "saw"], ["saw"]),
+        (["--manner.tools", "saw", "file", "--manner.seed", "3"], ["saw", "file"]),
+        (["--manner.tools"], []),
+        (["--config", "config.yaml"], ["axe"]),
+        (["--config", "config.yaml", "--manner.tools", "saw"], ["saw"]),
+    ],
+)
+def test_a_list_in_a_section_takes_several_words_as_one_outside_does(
+    flags: list[str],
+    tools: list[str] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("manner:\n  tools: [axe]\n")
+    assert _run("well", *flags) == DONE
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["manner"]["tools"] == tools
+
+
+def test_help_tells_what_the_docstring_tells(capsys: Capture) -> None:
     assert _run("--help") == DONE
     told = " ".join(capsys.readouterr().out.split())
     assert "the task, in a word or two" in told and "--how-often" in told and "Do a task." in told

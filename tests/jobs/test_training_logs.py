@@ -22,6 +22,8 @@ def test_a_training_that_goes_on_goes_on_in_the_same_run(tmp_path: Path) -> None
 def test_logs_go_to_local_folders_only_and_nowhere_when_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="write to a local folder"):
         check_logs("s3://bucket/logs")
+    with pytest.raises(ValueError, match="below a folder named `artifacts`"):
+        check_logs(str(tmp_path / "artifacts" / "logs"))
     check_logs("")
     with Logs("", "abc", {}) as logs:
         logs.write({"step": 1, "loss": 1.0})
