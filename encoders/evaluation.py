@@ -198,10 +198,13 @@ def evaluate(space: Space, sample: Sample, prompts: Prompts | None = None, focus
     focused = [pair for pair in permutations(modalities, 2) if not focus or set(pair) & set(focus)]
     retrieval = [one for query, target in focused if (one := _retrieval(space, sample, query, target)) is not None]
     if not retrieval:
-        raise SpaceError(
-            f"no two of {', '.join(modalities) or 'no modalities'} are of the same things, so nothing can be compared; check "
-            "what tells that rows belong together"
+        there = ", ".join(modalities) or "no modality"
+        what = (
+            f"of {there}, none shares things with {' or '.join(focus)}"
+            if focus
+            else f"no two of {there} are of the same things"
         )
+        raise SpaceError(f"{what}, so nothing can be compared; check what tells that rows belong together")
     classes = default_prompts(sample.labels, prompts or {}) if "text" in space.modalities else {}
     zero_shot = [
         one

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from encoders.space import Space, load_space
 from encoders.training.choice import Wish, choose
 from encoders.training.recipe import Recipe
+from encoders.training.start import begin
 from encoders.weights import DTYPES, Dtype
 from jobs.config import JsonReport, refuse_to_overwrite, run_job
 from jobs.proof import Proof, ProofSettings
@@ -160,6 +161,8 @@ def _plan(config: BindConfig, space: Space, num_pairs: int) -> Plan:
         pairs=num_pairs - config.held_out,
     )
     query, start = choose(wish, space)
+    if start.origin is not None:
+        begin(query, start, recipe.seed)  # weights that are not there or do not fit are found out before images are embedded
     return Plan(
         query=query,
         target=space.encoder("image"),

@@ -1,6 +1,7 @@
 """Rows of a table whose vectors compare with one another. In: a table, a space, a condition. Out: columns, and vectors of some.
 
-Rows that an older encoder of a space has embedded do not compare with those of its present one: they are left out and counted.
+Rows that an older encoder of a space has embedded do not compare with those of its present one: they are left out, counted
+and said.
 Columns of all rows are held, vectors only of those that are asked for.  N rows, D dimension.
 """
 
@@ -19,6 +20,7 @@ from encoders.errors import SpaceError
 from encoders.space import Space
 from pipelines.background import vectors_of
 from pipelines.filters import explained
+from pipelines.log import say
 from pipelines.table import VECTOR, check_space, open_table, table_uri
 
 TAKE = 1000  # rows that one condition names
@@ -92,5 +94,8 @@ def fresh_rows(db: str, table: str, space: Space, columns: Sequence[str], where:
             kept = batch.filter(fresh)
             parts.append(kept.select(wanted))
             addresses.append(kept[_ADDRESS].to_numpy())
+    for modality, count in stale.items():
+        rows = f"{count:,} row{'s' * (count > 1)} of {modality}"
+        say(f"left out: {rows} that another encoder has embedded; embed or reindex their corpora again")
     schema = pa.schema([dataset.schema.field(name) for name in wanted])
     return FreshRows(uri, pa.Table.from_batches(parts, schema), dict(stale), dataset, np.concatenate(addresses))

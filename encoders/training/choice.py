@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from encoders.encoder import Encoder, build_encoder, list_encoders, takes
@@ -49,7 +50,8 @@ def choose(wish: Wish, space: Space) -> tuple[Encoder, Start]:
         return _from_image(wish, space)
     if wish.start.endswith(WEIGHTS):
         encoder = _architecture(wish, space.dim)
-        return encoder, Start(encoder.with_weights(Weights(wish.start), None, encoder.logit_scale, {}), "", wish.lora_rank)
+        file = wish.start if "://" in wish.start else str(Path(wish.start).absolute())  # a worker's current folder is another
+        return encoder, Start(encoder.with_weights(Weights(file), None, encoder.logit_scale, {}), "", wish.lora_rank)
     if wish.start != "scratch":
         origin = (space if wish.start == "space" else load_space(wish.start)).encoder(wish.modality)
         if wish.encoder not in ("", origin.architecture):
@@ -84,14 +86,15 @@ def _architecture(wish: Wish, dim: int) -> Encoder:
     names = [wish.encoder] if wish.encoder else list_encoders(wish.modality)
     built = [build_encoder(name, _settings(name, wish)) for name in names]
     headed = [_headed(one, wish.head, dim) if one.modality == wish.modality else one for one in built]
-    fitting = [one for one in headed if one.modality == wish.modality and one.dim == dim]
-    if len(fitting) != 1:
-        found = ", ".join(encoder.architecture for encoder in fitting) or "none"
+    fitting = {name: one for name, one in zip(names, headed, strict=True) if one.modality == wish.modality and one.dim == dim}
+    if len(fitting) > 1:
+        raise SpaceError(f"{' and '.join(fitting)} fit {wish.modality} in {dim} dimensions; name one with --encoder")
+    if not fitting:
         raise SpaceError(
-            f"--encoder {wish.encoder or '(not given)'}: of {', '.join(names) or 'no architecture'}, {found} fits "
+            f"--encoder {wish.encoder or '(not given)'}: of {', '.join(names) or 'no architecture'}, none fits "
             f"{wish.modality} in {dim} dimensions; name one with --encoder, or set recipe.head for one of another dimension"
         )
-    return fitting[0]
+    return next(iter(fitting.values()))
 
 
 def _settings(name: str, wish: Wish) -> dict[str, Any]:

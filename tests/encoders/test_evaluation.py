@@ -127,6 +127,8 @@ def test_labels_that_are_no_classes_and_prompts_that_lack_one_are_refused() -> N
         default_prompts({"thing": ["dog", "cat"]}, {"thing": {"cat": ["a cat"]}})
     with pytest.raises(SpaceError, match="no two of image are of the same things"):
         evaluate(demo(), Sample({"image": directions(3)}))
+    with pytest.raises(SpaceError, match="of image, text, none shares things with audio"):
+        evaluate(demo(), Sample({"image": directions(3), "text": directions(3)}), focus=["audio"])
 
 
 NAMES = metric_names(demo(), ["audio", "image", "text"], ["thing"])

@@ -43,12 +43,16 @@ def test_a_size_that_the_user_says_stays_and_one_that_is_none_is_refused(demo: S
         choose(Wish("audio", "demo/audio", settings={"size": "huge"}), demo)[0].build_tower()
 
 
-def test_a_tower_takes_the_weights_of_the_space_of_another_space_or_of_a_file(demo: Space, tmp_path: Path) -> None:
+def test_a_tower_takes_the_weights_of_the_space_of_another_space_or_of_a_file(
+    demo: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved = Space("one", 128, demo.fingerprint, "", {"depth": demo.encoders["depth"]}).save(tmp_path / "one")
     expected = demo.encoders["depth"].state()
-    for word in ("space", str(tmp_path / "one"), str(tmp_path / "one" / "depth.safetensors")):
+    for word in ("space", str(tmp_path / "one"), str(tmp_path / "one" / "depth.safetensors"), "one/depth.safetensors"):
+        monkeypatch.chdir(tmp_path)
         encoder, start = choose(Wish("depth", "demo/depth" if word.endswith(".safetensors") else "", start=word), demo)
         assert encoder.fingerprint == ""  # it is in training
+        monkeypatch.chdir("/")  # a worker is elsewhere
         state = begin(encoder, start, 0).state_dict()
         assert all(torch.equal(state[name].float(), expected[name].float()) for name in expected)
     assert saved.modalities == ("depth",)
@@ -67,6 +71,11 @@ def test_a_sensor_seen_as_a_picture_begins_as_the_image_tower(demo: Space) -> No
     assert tower.eval()(depth=torch.randint(0, 255, (2, 1, 64, 64), dtype=torch.uint8)).shape == (2, 128)
     with pytest.raises(SpaceError, match="cannot see as one picture"):
         choose(Wish("audio", start="image", encoder="imagebind/audio"), demo)
+
+
+def test_of_several_architectures_that_fit_one_is_to_be_named(demo: Space) -> None:
+    with pytest.raises(SpaceError, match=r"demo/imu and imagebind/imu fit imu in 128 dimensions; name one with --encoder$"):
+        choose(Wish("imu", head="linear"), demo)
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])

@@ -109,6 +109,7 @@ def pairs_of(folder: Path, **columns: list[object]) -> str:
         (["--space", "nowhere"], "no space 'nowhere'"),
         (["--encoder", "demo/image"], "none fits audio in 128 dimensions"),
         (["--encoder", "demo/smell"], "no encoder 'demo/smell'"),
+        (["--start", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
 def test_a_binding_that_cannot_work_ends_with_2_before_anything_starts(

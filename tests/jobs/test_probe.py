@@ -86,7 +86,9 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_table_is_probed_and_a_picture_is_drawn(db: str, tmp_path: Path, capsys: Capture) -> None:
     argv = ["--db", db, "--label", "light", "--modality", "audio", "--shots", "1,4", "--seeds", "3"]
     assert main([*argv, "--out", f"{tmp_path}/probe"]) == 0
-    report: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    captured = capsys.readouterr()
+    assert "left out: 1 row of audio that another encoder has embedded" in captured.err
+    report: dict[str, Any] = json.loads(captured.out.splitlines()[-1])
     assert (report["items"], report["stale_rows"], report["classes"]) == (23, 1, {"rain": 12, "sea": 11})
     assert np.mean(report["shots"]["4"]) == np.mean(report["full"]) == 1.0 and report["chance"] == 0.5
     assert 0 <= report["zero_shot"] <= 1 and report["license"] == "CC0-1.0"
