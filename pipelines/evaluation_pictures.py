@@ -116,14 +116,15 @@ def shots_picture(shots: Mapping[int, Sequence[float]], lines: Mapping[str, floa
     axes.fill_between(counts, [min(shots[k]) for k in counts], [max(shots[k]) for k in counts], color="#cfe0d6", linewidth=0)
     axes.plot(counts, [float(np.mean(shots[k])) for k in counts], color=YES, linewidth=2, marker="o", markersize=5)
     for (name, value), style in zip(lines.items(), ("--", ":", "-."), strict=False):
-        axes.axhline(value, color=CLOTH if style == "--" else SOFT, linestyle=style, linewidth=1.2)
-        axes.annotate(f"{name} {value:.3f}", (counts[-1], value), (0, 3), textcoords="offset points", ha="right", fontsize=9)
+        colour = CLOTH if style == "--" else SOFT
+        axes.axhline(value, color=colour, linestyle=style, linewidth=1.2, label=f"{name} {value:.3f}")
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(k) for k in counts])
     axes.minorticks_off()
     axes.set_ylim(0, 1.05)
     axes.set_xlabel(f"examples of each {label}", color=SOFT, fontsize=9)
     axes.set_ylabel(f"{label} told from {modality}: accuracy", color=SOFT, fontsize=9)
+    figure.legend(loc="outside upper right", ncols=len(lines), fontsize=8, frameon=False)  # outside: lines may coincide
     _plain(axes)
     return _png(figure)
 
