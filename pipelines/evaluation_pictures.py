@@ -88,7 +88,7 @@ def curve_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
     axes.plot([h["step"] for h in history], [h["loss"] for h in history], color=CLOTH, linewidth=1.8, marker=_marker(history))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step", color=SOFT, fontsize=9)
-    axes.set_ylabel("loss, nats", color=CLOTH, fontsize=9)
+    axes.set_ylabel("loss", color=CLOTH, fontsize=9)
     _plain(axes)
     found = [(h["step"], h["recall"]) for h in history if h.get("recall") is not None]
     if found:
