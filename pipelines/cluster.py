@@ -39,6 +39,7 @@ def start_ray() -> None:
             signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process before its lease is given back
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # else it is not told whether a store was away or our code is wrong
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)

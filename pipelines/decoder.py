@@ -165,9 +165,9 @@ class Decoder:
         return Reject("decode", "DecoderCrash", f"the decoder died on this item ({how}); the file is likely damaged", True)
 
     def _send(self, sources: list[Source]) -> None:
-        """Hand sources to the child; one that died while it was idle is replaced first."""
-        self._await_ready()
+        """Hand sources to the child; one that died while it started, or was idle, is replaced first."""
         try:
+            self._await_ready()
             self._pipe.send(sources)
         except OSError:
             self._restart()

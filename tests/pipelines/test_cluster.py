@@ -1,11 +1,14 @@
 """A cluster that cannot start, or has no room, is the infrastructure's fault, and no job waits for it in silence."""
 
 import os
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import ray
 
 from pipelines.cluster import Starting, await_free
+from pipelines.embed import run_errors
 
 
 @ray.remote(num_cpus=2)
@@ -33,3 +36,15 @@ def test_what_ray_has_no_name_for_when_it_starts_is_an_infrastructure_error_and_
     for named in (RuntimeError, ValueError, KeyboardInterrupt):
         with pytest.raises(named), Starting():
             raise named
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize(("met", "kind"), [(OSError("the store is away"), OSError), (ValueError("a bug"), RuntimeError)])
+def test_what_a_worker_met_is_told_apart_from_what_it_does_wrong(met: Exception, kind: type[Exception]) -> None:
+    class Stage:  # in here, so that Ray sends it along
+        def __call__(self, rows: pa.Table) -> pa.Table:
+            raise met
+
+    rows: Any = ray.data.from_blocks([pa.table({"x": [1]})])
+    with pytest.raises(kind, match="a worker"), run_errors():
+        rows.map_batches(Stage, batch_format="pyarrow", compute=ray.data.ActorPoolStrategy(size=1)).materialize()
