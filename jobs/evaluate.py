@@ -68,6 +68,7 @@ def run(config: EvaluateConfig) -> JsonReport:
     if config.db and config.control:
         raise ValueError("--control needs --pairs: a table holds the vectors of one space")
     space, prompts = load_space(config.space), read_prompts(config.prompts)
+    control = _control(config.control) if config.control else None
     for modality in config.modality:
         space.encoder(modality)
     scored = modalities_of(config.pairs, space, config.labels) if config.pairs else space.modalities
@@ -75,7 +76,6 @@ def run(config: EvaluateConfig) -> JsonReport:
     goal = _goal(config, space)
     if goal is not None:
         goal.check(space, minimums)
-    control = load_space(config.control) if config.control else None
     held_out = _held_out(config, space)
     evaluation = evaluate(space, held_out.sample, prompts, config.modality)
     findings = Findings(
@@ -87,6 +87,18 @@ def run(config: EvaluateConfig) -> JsonReport:
         control=None if control is None else evaluate(control, _held_out(config, control).sample, prompts, config.modality),
     )
     return conclude(findings, config.out, goal)
+
+
+def _control(uri: str) -> Space:
+    """The space to score beside; it must say that it was trained on wrong partners, as the report will.
+
+    Raises:
+        ValueError: no encoder of it was.
+    """
+    space = load_space(uri)
+    if not any(encoder.card.get("shuffled_pairs") for encoder in space.encoders.values()):
+        raise ValueError(f"--control {uri} was not trained on wrong partners; make one by `bindery bind` with --shuffle-pairs")
+    return space
 
 
 def _goal(config: EvaluateConfig, space: Space) -> Goal | None:

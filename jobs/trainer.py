@@ -266,7 +266,7 @@ def _told(error: TrainingError, pairs: Pairs, kept: str) -> TrainingError:
     words = [str(error)]
     if isinstance(error, BadBatchError):
         listed = ", ".join(f"{row} ({pairs.names[row]})" for row in error.rows[:8])
-        words.append(f"Rows of the pairs: {listed}{', ...' if len(error.rows) > 8 else ''}.")
+        words.append(f"Rows of the pairs: {listed}{', ...' if len(error.rows) > 8 else ''}")
     if kept:
-        words.append(f"The last good checkpoint is kept below {kept}.")
-    return TrainingError(" ".join(words))
+        words.append(f"The last good checkpoint is kept below {kept}")
+    return TrainingError(". ".join(words))

@@ -50,7 +50,7 @@ def test_the_demo_space_is_scored_from_files_and_what_never_met_is_named_emergen
     pairs = pairs.set_column(index, "audio", pa.array(uris))
     pq.write_table(pairs, f"{grid_folder}/holed.parquet")
     reached = ["audio.imu.thing@1=0.8", "audio.thing.accuracy=0.9", "image.audio.R@10=0.8"]
-    control = other_audio(load_space("demo"), tmp_path / "control")
+    control = other_audio(load_space("demo"), tmp_path / "control", shuffled_pairs=True)
     argv = ["demo", "--pairs", f"{grid_folder}/holed.parquet", "--labels", "thing", "--control", control.uri]
     code = main([*argv, "--out", f"{tmp_path}/report", "--min", *reached])
     report = last_line(capsys)
@@ -101,10 +101,10 @@ def test_a_tables_vectors_are_scored_as_they_are_stored_and_a_minimum_that_is_mi
     assert report["metrics"]["image.audio.R@1"] == pytest.approx(by_hand)
 
 
-def other_audio(space: Space, folder: Path) -> Space:
+def other_audio(space: Space, folder: Path, **said: object) -> Space:
     """The space with another sound encoder, bound to its pictures, in a directory of its own."""
     encoder = build_encoder("demo/audio")
-    card = {"frozen": {"image": space.encoders["image"].fingerprint}}
+    card = {"frozen": {"image": space.encoders["image"].fingerprint}, **said}
     made = trained(encoder, seeded_tower(encoder, 5), 10.0, card, torch.float32)
     return dataclasses.replace(space, encoders={**space.encoders, "audio": made}).save(folder)
 
@@ -157,6 +157,7 @@ def test_what_cannot_be_promoted_ends_with_2_before_anything_is_embedded(
         (["--pairs", "p.parquet", "--db", "db"], "one of them"),
         (["--db", "db"], "needs --same"),
         (["--db", "db", "--same", "scene", "--control", "demo"], "vectors of one space"),
+        (["--pairs", "p.parquet", "--control", "demo"], "demo was not trained on wrong partners"),
         (["--db", "nowhere", "--same", "scene"], "no table 'media' in nowhere"),
         (["--pairs", "nowhere.parquet"], "no pairs manifest"),
         (["--db", "db", "--same", "scene", "--modality", "smell"], "no encoder for 'smell'"),
