@@ -27,7 +27,8 @@ class EvaluateConfig:
     Args:
         space: to score: a shipped one, a folder or URI, a family's name.
         pairs: a pairs manifest, Parquet: a column of URIs for each modality, and `caption` for text; embedded by the space.
-        db: or a LanceDB database, whose table's vectors are taken as they are.
+        db: or a LanceDB database, whose table's vectors are taken as they are; beside pairs, with promote, its
+            stale rows are counted.
         table: its table.
         same: the table's column that has one value for all rows of a thing, such as a scene's number.
         labels: columns whose values are classes.
@@ -61,11 +62,11 @@ def run(config: EvaluateConfig) -> JsonReport:
     Raises:
         ValueError: bad input, before anything is embedded.
     """
-    if bool(config.pairs) == bool(config.db):
+    if bool(config.pairs) == bool(config.db) and not (config.pairs and config.promote):
         raise ValueError("score on --pairs MANIFEST, or on --db URI with --same COLUMN: one of them")
-    if config.db and not config.same:
+    if not config.pairs and not config.same:
         raise ValueError("--db needs --same COLUMN: what tells which rows of the table are of the same thing?")
-    if config.db and config.control:
+    if not config.pairs and config.control:
         raise ValueError("--control needs --pairs: a table holds the vectors of one space")
     space, prompts = load_space(config.space), read_prompts(config.prompts)
     control = _control(config.control) if config.control else None
@@ -110,9 +111,9 @@ def _goal(config: EvaluateConfig, space: Space) -> Goal | None:
 
 
 def _held_out(config: EvaluateConfig, space: Space) -> HeldOut:
-    if config.db:
-        return read_items(config.db, config.table, space, config.same, config.labels, config.limit)
-    return embed_pairs(space, config.pairs, config.labels, limit=config.limit)
+    if config.pairs:
+        return embed_pairs(space, config.pairs, config.labels, limit=config.limit)
+    return read_items(config.db, config.table, space, config.same, config.labels, config.limit)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -155,6 +155,7 @@ def test_what_cannot_be_promoted_ends_with_2_before_anything_is_embedded(
     [
         ([], "--pairs MANIFEST, or on --db"),
         (["--pairs", "p.parquet", "--db", "db"], "one of them"),
+        (["--pairs", "p.parquet", "--db", "db", "--promote", "x"], "no pairs manifest"),  # its stale rows are counted then
         (["--db", "db"], "needs --same"),
         (["--db", "db", "--same", "scene", "--control", "demo"], "vectors of one space"),
         (["--pairs", "p.parquet", "--control", "demo"], "demo was not trained on wrong partners"),
