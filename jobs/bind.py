@@ -119,7 +119,7 @@ def bind(config: BindConfig) -> JsonReport:
     frozen = None if config.no_cache else image_vectors(manifest["image"].to_pylist(), source, space, _cache(config, space))
     read = (plan.query, plan.target) if frozen is None else (plan.query,)
     pairs = prepare_pairs(manifest, source, {encoder.modality: encoder for encoder in read})
-    pairs = pairs if frozen is None else pairs.without(frozen.problems, "image")
+    pairs = pairs if frozen is None else pairs.without(frozen.problems, "image").alike(frozen.vectors)
     outcome = fit(plan, pairs, None if frozen is None else frozen.vectors, {"pairs": source}, config.out)
     (bound,) = outcome.encoders
     wider = replace(space, encoders={**space.encoders, config.modality: bound})

@@ -22,6 +22,7 @@ from encoders.encoder import Encoder
 from encoders.errors import MediaError
 from encoders.media.types import URI, Media
 from pipelines.cluster import check_workers
+from pipelines.copies import groups_of_copies
 from pipelines.identity import canonical_uri
 from pipelines.storage import filesystem
 
@@ -79,6 +80,16 @@ class Pairs:
         already = {dropped.row for dropped in self.dropped}
         more = [Dropped(row, member, problem) for row, problem in problems.items() if row not in already]
         return replace(self, dropped=sorted([*self.dropped, *more], key=lambda dropped: dropped.row))
+
+    def alike(self, vectors_ND: np.ndarray) -> Pairs:
+        """The pairs, where copies of an image under other names count as one image.
+
+        Args:
+            vectors_ND: float32, by row of the manifest, of the images of all usable rows.
+        """
+        groups = np.arange(self.found, dtype=np.int64) + self.found
+        groups[self.usable] = groups_of_copies(vectors_ND[self.usable])
+        return replace(self, groups=groups)
 
 
 def column_of(modality: str) -> str:

@@ -47,14 +47,15 @@ def test_bad_pairs_are_dropped_and_named_images_are_embedded_once_and_the_space_
 ) -> None:
     table = pq.read_table(corpus / "pairs.parquet")
     images, depths = table["image"].to_pylist(), table["depth"].to_pylist()
-    images[3], depths[5], images[9] = "image/absent.jpg", "depth/cut.png", images[8]
+    images[3], depths[5], images[9], images[11] = "image/absent.jpg", "depth/cut.png", images[8], "image/copy.jpg"
+    (corpus / "image/copy.jpg").write_bytes((corpus / images[10]).read_bytes())  # another name, the same picture
     (corpus / "depth/cut.png").write_bytes((corpus / depths[6]).read_bytes()[:60])
     pq.write_table(pa.table({"image": images, "depth": depths, "caption": table["caption"]}), corpus / "broken.parquet")
 
     report, space = bound(corpus, "first", "broken.parquet")
 
     assert [(d["row"], d["member"]) for d in report["dropped"]] == [(3, "image"), (5, "depth")]
-    assert report["pairs"] == {"found": SCENES, "dropped": 2, "used": SCENES - 2} and report["images"] == SCENES - 3
+    assert report["pairs"] == {"found": SCENES, "dropped": 2, "used": SCENES - 2} and report["images"] == SCENES - 4
     assert report["image_vectors"]["found"] == 0 and report["image_vectors"]["embedded"] == SCENES - 2  # row 5's image too
     assert report["held_out"]["validation"] == report["held_out"]["test"] == len(report["held_out"]["test_rows"]) == 20
     assert report["license"] == "Apache-2.0"
