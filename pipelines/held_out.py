@@ -22,7 +22,7 @@ from encoders.embedder import Embedder
 from encoders.evaluation import LEAST_ITEMS, Sample
 from encoders.space import Space, load_space
 from pipelines.background import vectors_of
-from pipelines.cluster import Resources, check_workers, start_ray
+from pipelines.cluster import Resources, await_free, check_workers, start_ray
 from pipelines.embed import run_errors
 from pipelines.fresh_rows import FreshRows, fresh_rows
 from pipelines.pairs import READS_AT_ONCE, Dropped, Member, PairsError, column_of, read_manifest
@@ -161,7 +161,8 @@ def _embedded(space: Space, modalities: Sequence[str], media: pa.Table, base: st
     """modality -> float32 (N, D), NaN where there is none; and the problems, as (row, modality, message)."""
     start_ray()
     check_workers(space.encoders[modality] for modality in modalities)
-    resources = Resources.of_cluster()
+    await_free(Resources.of_cluster().gpus)
+    resources = Resources.of_cluster()  # an autoscaler may have added some
     parts = [media.slice(start, BLOCK_ROWS).combine_chunks() for start in range(0, len(media), BLOCK_ROWS)]
     dataset = ray.data.from_arrow(parts).map_batches(
         _EmbedPairs,

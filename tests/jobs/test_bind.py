@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,16 +126,28 @@ def curve(report: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.timeout(1200)  # three trainings on Ray
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 def test_a_killed_training_goes_on_to_the_same_learning_curve(corpus: Path, victim: str, tmp_path: Path) -> None:
-    flags = ["--pairs", f"{corpus}/pairs.parquet", "--space", "demo", "--epochs", "4", "--batch-size", "32", "--held-out", "40"]
+    flags = [
+        "--pairs",
+        f"{corpus}/pairs.parquet",
+        "--space",
+        "demo",
+        "--epochs",
+        "30",
+        "--batch-size",
+        "32",
+        "--held-out",
+        "40",
+    ]
     command = [sys.executable, "-m", "jobs.bind", "depth", *flags, "--cache", f"{corpus}/cache"]
     straight = subprocess.run([*command, "--out", f"{tmp_path}/straight"], capture_output=True, text=True, check=True)
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     killed = [*command, "--out", f"{tmp_path}/killed"]
     running = subprocess.Popen(killed, **pipes)
-    assert running.stderr is not None
-    for line in running.stderr:
-        if "epoch 2 of 4" in line:
-            break
+    snapshots = Path(f"{tmp_path}/killed/.training")
+    deadline = time.monotonic() + 300
+    while not any("checkpoint_dir_name" in found.read_text() for found in snapshots.rglob("checkpoint_manager_snapshot.json")):
+        assert running.poll() is None and time.monotonic() < deadline, running.communicate()[1]
+        time.sleep(0.1)
     family = [running, *psutil.Process(running.pid).children(recursive=True)]
     if victim == "driver":
         for process in family:
@@ -147,7 +160,8 @@ def test_a_killed_training_goes_on_to_the_same_learning_curve(corpus: Path, vict
         os.kill(workers[0].pid, signal.SIGKILL)
     out, errors = running.communicate(timeout=500)
     assert running.returncode == 0, errors
-    assert "epoch 1 of 4" not in errors  # it went on, it did not begin again
+    last = errors.rpartition("RayTrainWorker pid=")[2].partition(")")[0]  # the worker that went on
+    assert f"pid={last})" in errors and f"pid={last})\x1b[0m depth: epoch 1 of" not in errors  # it did not begin again
     once, resumed = (json.loads(text.splitlines()[-1]) for text in (straight.stdout, out))
     assert curve(once) == curve(resumed) and once["best"]["recall"] == resumed["best"]["recall"]
     names = [load_space(f"{tmp_path}/{name}").encoders["depth"].fingerprint for name in ("straight", "killed")]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from ports import free_ports
 from searchable import make_media, make_space, rows_of, write_table
 
 from jobs.serve import main
@@ -80,8 +81,7 @@ def test_a_port_that_is_taken_is_refused(db: str, capsys: pytest.CaptureFixture[
 @contextmanager
 def served(db: str, log: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`python -m jobs.serve` in a process of its own, ready to answer: its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "jobs.serve", "--db", db, "--port", str(port), "--replicas", "2"]
     with log.open("wb") as written:
         job = subprocess.Popen(command, env={**os.environ, **environment}, stdout=written, stderr=written)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lance.fragment import FragmentMetadata, write_fragments
+from ports import free_ports
 
 import pipelines.lease
 from jobs import embed
@@ -284,14 +285,14 @@ def test_a_bucket_that_may_only_be_read_is_named_before_anything_starts(
 def overwriting_store(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment in which s3://bucket is a store that ignores conditional writes."""
     (tmp_path / "rclone" / "bucket").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     command = [RCLONE, "serve", "s3", "--addr", address, "--auth-key", "anyaccesskey,anysecretkey", str(tmp_path / "rclone")]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
-        while socket.socket().connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))):
+        while socket.socket().connect_ex(("127.0.0.1", port)):
             assert time.monotonic() < deadline and server.poll() is None, "rclone did not start"
             time.sleep(0.05)
         keys = dict(zip(names, ("anyaccesskey", "anysecretkey"), strict=True))
