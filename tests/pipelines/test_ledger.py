@@ -45,6 +45,12 @@ def _ids(uri: str) -> list[str]:
     return sorted(open_table(uri).to_table()["item_id"].to_pylist())  # type: ignore[union-attr]
 
 
+def _paused(db: str) -> Ledger:
+    """That of a writer who holds the lease and never renews it."""
+    lease = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
+    return _ledger(db, lease, "paused")
+
+
 def _ledger(db: str, lease: Lease, run: str) -> Ledger:
     ledger = Ledger(table_uri(db, "media"), lease, run)
     ledger.prepare(SCHEMA)
@@ -107,8 +113,7 @@ def test_a_paused_writer_cannot_commit_after_another_took_over(db: str, rows_bef
         ledger = _ledger(db, lease, "setup")
         if rows_before:
             ledger.commit(_staged(uri, *rows_before), [])
-    paused = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
-    its_ledger = _ledger(db, paused, "paused")
+    its_ledger = _paused(db)
     version, staged = its_ledger.dataset.version, _staged(uri, "a", "b")
     with Lease(db, "media", "other", ttl_s=RUN_OUT_S, renew_s=1000) as lease:
         assert lease.took_over
@@ -131,8 +136,7 @@ def test_a_writer_that_wakes_in_its_commit_when_old_versions_are_cleared_is_told
 ) -> None:
     db = str(tmp_path / "db")
     uri = table_uri(db, "media")
-    paused = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
-    its_ledger = _ledger(db, paused, "paused")
+    its_ledger = _paused(db)
     its_ledger.commit(_staged(uri, "a"), [])
     staged, real = _staged(uri, "b"), lance.LanceDataset.commit
 
@@ -177,8 +181,7 @@ def test_a_writer_that_could_not_fence_off_the_last_one_leaves_that_to_the_next(
 ) -> None:
     db = str(tmp_path / "db")
     uri = table_uri(db, "media")
-    paused = Lease(db, "media", "paused", ttl_s=RUN_OUT_S, renew_s=1000).__enter__()
-    its_ledger = _ledger(db, paused, "paused")
+    its_ledger = _paused(db)
     its_ledger.commit(_staged(uri, "old"), [])
     version, staged = its_ledger.dataset.version, _staged(uri, "a")
 
