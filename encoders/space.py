@@ -103,7 +103,9 @@ class Space:
             raise TypeError(f"embed takes a list of media, not one {type(media).__name__}: write [{media!r:.60}]")
         if not media:
             return np.empty((0, self.dim), np.float32)
-        embedder = self._embedders.setdefault((modality, batch_size), Embedder(encoder, batch_size))
+        if (modality, batch_size) not in self._embedders:
+            self._embedders[modality, batch_size] = Embedder(encoder, batch_size)
+        embedder = self._embedders[modality, batch_size]
         vectors = []
         for start in range(0, len(media), batch_size):
             rows = [encoder.preprocess(one) for one in media[start : start + batch_size]]

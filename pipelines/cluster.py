@@ -58,7 +58,7 @@ class Starting:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cluster holds, in whole CPUs and GPUs."""
+    """What the cluster holds, in whole CPUs and GPUs: Ray refuses nodes with a part of one."""
 
     cpus: int
     gpus: int
@@ -85,7 +85,7 @@ def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:
     task: Any = ray.remote(_nothing)
     asked = {task.options(num_cpus=1).remote(): "CPU"}
     if gpus:
-        asked[task.options(num_cpus=0, num_gpus=1).remote()] = "GPU"
+        asked[task.options(num_cpus=0, num_gpus=1).remote()] = "whole GPU"
     patience_s = min(SAY_AFTER_S, wait_s)
     late = ray.wait(list(asked), num_returns=len(asked), timeout=patience_s)[1]
     if late:

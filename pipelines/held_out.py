@@ -167,7 +167,7 @@ def _embedded(space: Space, modalities: Sequence[str], media: pa.Table, base: st
     dataset = ray.data.from_arrow(parts).map_batches(
         _EmbedPairs,
         fn_constructor_args=(space.uri, tuple(modalities), base),
-        batch_size=None,
+        batch_size=BLOCK_ROWS,  # each a block; with GPUs Ray wants to be told
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(len(parts), resources.gpus or resources.cpus)),
         num_gpus=1 if resources.gpus else None,

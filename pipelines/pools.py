@@ -8,21 +8,23 @@ from typing import Any
 import pyarrow.compute as pc
 import ray
 
+from encoders.space import load_space
 from pipelines.cluster import Resources, await_free
 from pipelines.progress import EmbedProgress
 from pipelines.segments import WHOLE
-from pipelines.stages import Decode, DecodeThenEmbed, Embed, Job, Probe
+from pipelines.stages import Decode, DecodeThenEmbed, Embed, Job, Probe, row_bytes
 from pipelines.todo import Todo, entries
 from pipelines.writer import Writer
 
-GPU_BATCH = 256
+GPU_ROWS, GPU_BYTES = 512, 80 * 1024**2  # of features in one batch for a GPU: half a second's work, and no more than that
 
 
 def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedProgress) -> None:
     """Blocks of sources in, references to blocks of rows out, handed to the writer; largest sources first.
 
-    With GPUs a Dataset for each modality, one after the other: CPU actors decode, GPU actors embed. With CPUs alone one Dataset
-    for all: one pool of actors does it all, and seven modalities start it once (docs/decisions/0003-one-pool-on-cpus.md).
+    With GPUs a Dataset for each modality, one after the other: an actor a CPU decodes, one a GPU embeds
+    (docs/decisions/0015-one-actor-a-gpu.md). With CPUs alone one Dataset for all: one pool of actors does it all, and seven
+    modalities start it once (docs/decisions/0003-one-pool-on-cpus.md).
 
     Raises:
         OSError: the cluster has no room.
@@ -43,18 +45,27 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
 
 def _embedded(job: Job, group: dict[str, Todo], resources: Resources) -> Any:
     """The Dataset of embedded rows of some modalities, not yet executed."""
-    job = replace(job, batch_size=GPU_BATCH) if resources.gpus else job
     parts = []
     for modality, todo in group.items():
-        located, inline = todo.datasets(resources.gpus or resources.cpus)
+        located, inline = todo.datasets(resources.cpus)
         parts += located if job.cuts[modality] == WHOLE.name else [_in_parts(part, job, resources) for part in located]
         parts += inline  # never in parts, each of which would carry the bytes of all
     dataset = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
     actors = min(resources.cpus, sum(part.num_blocks() for part in parts))
-    if resources.gpus:
-        dataset = _stage(dataset, Decode, job, actors, num_cpus=1)
-        return _stage(dataset, Embed, job, resources.gpus, num_gpus=1, batch_size=job.batch_size)
-    return _stage(dataset, DecodeThenEmbed, job, actors, num_cpus=1)
+    if not resources.gpus:
+        return _stage(dataset, DecodeThenEmbed, job, actors, num_cpus=1)
+    dataset = _stage(dataset, Decode, job, actors, num_cpus=1)
+    rows = _rows_for_a_gpu(job, next(iter(group)))
+    # No CPU, which Ray takes for a GPU's actor if it is not told: those that decode have them all, and it would never start.
+    return _stage(
+        dataset, Embed, replace(job, batch_size=rows), resources.gpus, calls=2, batch_size=rows, num_gpus=1, num_cpus=0
+    )
+
+
+def _rows_for_a_gpu(job: Job, modality: str) -> int:
+    """How many rows of a modality are handed over at once."""
+    features = load_space(job.space).encoder(modality).features.values()
+    return max(1, min(GPU_ROWS, GPU_BYTES // sum(row_bytes(feature) for feature in features)))
 
 
 def _in_parts(sources: Any, job: Job, resources: Resources) -> Any:
@@ -72,14 +83,28 @@ def _in_parts(sources: Any, job: Job, resources: Resources) -> Any:
     return ray.data.from_blocks([*longer, *short])
 
 
-def _stage(dataset: Any, stage: type, job: Job, actors: int, batch_size: int | None = None, **resources: float) -> Any:
-    """Add a pool of actors of full size from the start: pools that ramp up one by one starve what follows."""
+def _stage(
+    dataset: Any, stage: type, job: Job, actors: int, calls: int = 1, batch_size: int | None = None, **resources: float
+) -> Any:
+    """Add a pool of actors of full size from the start: pools that ramp up one by one starve what follows.
+
+    Args:
+        dataset: what goes in.
+        stage: a class, made once an actor of `job`, called with blocks.
+        job: the run.
+        actors: how many.
+        calls: at once in each actor, by as many threads.
+        batch_size: rows a call; None: a block as it is.
+        resources: of each actor, as `map_batches` names them.
+    """
     return dataset.map_batches(
         stage,
         fn_constructor_args=(job,),
         batch_format="pyarrow",
         batch_size=batch_size,
         zero_copy_batch=True,
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        compute=ray.data.ActorPoolStrategy(
+            size=actors, max_concurrent_calls_per_actor=calls, enable_true_multi_threading=calls > 1
+        ),
         **resources,
     )

@@ -6,6 +6,7 @@ B batch, D dimension.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -140,11 +141,12 @@ class Decode:
 
 
 class Embed:
-    """Actor, on a GPU where there is one: features -> rows of the table, each vector checked."""
+    """Actor, on a GPU where there is one: features -> rows of the table, each vector checked. Threads may call it."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._space = load_space(job.space)
+        self._lock = threading.Lock()  # of what follows
         self._held: tuple[str, Embedder] | None = None
         self._ended = 0.0  # when the last batch was done; since then the tower has been idle
 
@@ -169,8 +171,8 @@ class Embed:
         }
         for name, value in constants.items():
             rows = rows.append_column(name, pa.array([value] * count, pa.string()))
-        idle_s, self._ended = began - self._ended if self._ended else 0.0, time.perf_counter()
-        for name, total in (("_tower_s", self._ended - loaded), ("_idle_s", idle_s), ("_slots", embedder.slots(features))):
+        tower_s, idle_s = self._account(began, loaded)
+        for name, total in (("_tower_s", tower_s), ("_idle_s", idle_s), ("_slots", embedder.slots(features))):
             rows = rows.append_column(name, pa.array(np.full(count, total / count), pa.float32()))
         places = zip(rows["uri"].to_pylist(), rows["_segment"].to_pylist(), strict=True)
         ids = [item_id(uri, modality, segment) for uri, segment in places]
@@ -183,10 +185,17 @@ class Embed:
 
     def _embedder(self, modality: str) -> Embedder:
         """The tower of one modality; blocks come sorted, so that one at a time is enough."""
-        if self._held is None or self._held[0] != modality:
-            self._held = None  # the old tower goes before the new one comes
-            self._held = modality, Embedder(load_space(self._job.space).encoder(modality), self._job.batch_size)
-        return self._held[1]
+        with self._lock:
+            if self._held is None or self._held[0] != modality:
+                self._held = None  # the old tower goes before the new one comes
+                self._held = modality, Embedder(load_space(self._job.space).encoder(modality), self._job.batch_size)
+            return self._held[1]
+
+    def _account(self, began: float, loaded: float) -> tuple[float, float]:
+        """Seconds in which the tower worked on a batch that is done now, and was idle before it; none count for two batches."""
+        with self._lock:
+            before, self._ended = self._ended, time.perf_counter()
+            return self._ended - max(loaded, before), max(0.0, began - before) if before else 0.0
 
     def _reject_bad_vectors(self, rows: pa.Table, vectors_BD: np.ndarray) -> pa.Table:
         norms = np.linalg.norm(vectors_BD, axis=1)
@@ -232,16 +241,17 @@ def _modality(rows: pa.Table) -> str:
 
 
 def _binary_field(name: str, feature: Feature) -> pa.Field:
-    return pa.field(f"_{name}", pa.binary(_width(feature)))
+    return pa.field(f"_{name}", pa.binary(row_bytes(feature)))
 
 
-def _width(feature: Feature) -> int:
+def row_bytes(feature: Feature) -> int:
+    """Bytes that a feature of one item takes on its way."""
     return int(np.prod(feature.shape, dtype=int)) * np.dtype(feature.dtype).itemsize
 
 
 def _to_binary(results: list[Decoded | Reject], name: str, feature: Feature) -> pa.Array:
     """One feature of a batch as fixed-size binary; zeros where there is none."""
-    width = _width(feature)
+    width = row_bytes(feature)
     buffer = bytearray(width * len(results))
     for k, result in enumerate(results):
         if isinstance(result, Decoded):
@@ -252,6 +262,6 @@ def _to_binary(results: list[Decoded | Reject], name: str, feature: Feature) -> 
 def _from_binary(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
     chunk = column.combine_chunks()
     chunk = chunk.chunk(0) if isinstance(chunk, pa.ChunkedArray) else chunk
-    width = _width(feature)
+    width = row_bytes(feature)
     data = np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * width : (chunk.offset + len(chunk)) * width]
-    return data.view(feature.dtype).reshape(len(chunk), *feature.shape).copy()  # torch wants writable memory
+    return data.view(feature.dtype).reshape(len(chunk), *feature.shape)

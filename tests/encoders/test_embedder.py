@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from sample_media import picture
@@ -26,3 +28,14 @@ def test_no_more_than_input_bytes_go_through_a_tower_at_once_with_the_same_vecto
         np.testing.assert_allclose(whole(batch), wanted, atol=1e-6)
         assert sizes == expected
         assert whole.slots(batch) == max(expected) * len(expected)  # 9 for 8 rows in threes: one place stays empty
+
+
+def test_features_that_may_not_be_written_to_are_read() -> None:
+    encoder = load_space("demo").encoders["image"]
+    batch = {name: values[None] for name, values in encoder.preprocess(picture()).items()}
+    wanted = Embedder(encoder, 1, "cpu")(batch)
+    for values in batch.values():
+        values.flags.writeable = False  # as they come out of Ray's store
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(Embedder(encoder, 1, "cpu")(batch), wanted)
