@@ -77,7 +77,22 @@ def test_the_schemas_find_what_does_not_fit(objects: list[dict[str, Any]]) -> No
     head["template"]["spec"]["containers"][0]["imagee"] = "x"
     head["rayStartParams"]["num-cpus"] = 0
     cluster["spec"]["authOptions"]["mode"] = "tokens"
-    assert len(offences(cluster)) == 3
+    cluster["spec"]["tlsOptions"] = {"enabled": True}  # of a later KubeRay
+    assert len(offences(cluster)) == 4
+
+
+def test_the_schemas_find_what_the_operator_refuses(objects: list[dict[str, Any]]) -> None:
+    (job,) = (one for one in of_kind(objects, "RayJob") if one["metadata"]["name"] == "bindery-embed")
+    (nightly,) = of_kind(objects, "RayCronJob")
+    del job["spec"]["shutdownAfterJobFinishes"]  # so that nothing is deleted after any time
+    job["metadata"]["name"] = 48 * "n"  # the operator appends to it
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]
+    head["template"]["spec"]["restartPolicy"] = "Always"  # which the autoscaler does not bear
+    head["resources"] = {"CPU": "0"}  # as num-cpus says already
+    assert len(offences(job)) == 4
+    nightly["spec"]["schedule"] = "CRON_TZ=UTC 17 2 * * *"
+    nightly["spec"]["jobTemplate"]["rayClusterSpec"]["authOptions"]["enableK8sTokenAuth"] = True  # for clusters that stay only
+    assert len(offences(nightly)) == 2
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="not compared: kubectl is not installed")
