@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.damage import rows_where
 from pipelines.filters import is_in
 from pipelines.table import VECTOR
 
@@ -60,7 +61,7 @@ def measure(dataset: Any, modalities: Iterable[str]) -> Background:
     vectors = {name: vectors_of(rows) for name, rows in sample_rows(dataset, SAMPLE).items()}
     for name in modalities:
         if name not in vectors:  # too rare to be met by chance, or not there
-            rare = vectors_of(dataset.to_table(columns=[VECTOR], filter=is_in("modality", [name]), limit=SAMPLE))
+            rare = vectors_of(rows_where(dataset, is_in("modality", [name]), columns=[VECTOR], limit=SAMPLE))
             vectors |= {name: rare} if len(rare) else {}
     return Background(dataset.count_rows(), vectors)
 

@@ -22,12 +22,13 @@ from lance.query import MatchQuery
 
 from encoders.ranking import first_of_each, maximal_marginal_relevance, reciprocal_rank_fusion, standardise
 from pipelines.background import Background, vectors_of
-from pipelines.filters import conjunction, is_in
+from pipelines.filters import conjunction, explained, is_in
 from pipelines.nearest import SearchSettings, full_text_index_of, nearest
 from pipelines.query import Asked
 from pipelines.table import VECTOR
 
 DEEPER, AT_LEAST = 4, 64  # candidates: so many times as many as hits where some are dropped or reordered, and at least so many
+MOST_REORDERED = 1024  # hits, those left out among them: each candidate is compared with each, which takes memory by the square
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,22 @@ class Wish:
             raise ValueError(f"diversity={self.diversity} must lie between 0 (none) and 1")
         if self.collapse is not None and not 0 < self.collapse <= 1:
             raise ValueError(f"collapse={self.collapse} is no cosine of near-duplicates; give one in (0, 1], such as 0.98")
+        if self.reordered and self.k + self.offset > MOST_REORDERED:
+            raise ValueError(
+                f"k={self.k}, offset={self.offset}: with hybrid, diversity, collapse at most {MOST_REORDERED:,} together"
+            )
         self.condition(self.modalities)
+
+    @property
+    def reordered(self) -> bool:
+        """Whether the nearest are not yet the hits."""
+        return self.hybrid or self.diversity > 0 or self.collapse is not None
 
     @property
     def depth(self) -> int:
         """How many candidates to find."""
         wanted = self.k + self.offset
-        reordered = self.hybrid or self.diversity > 0 or self.collapse is not None
-        return max(AT_LEAST, DEEPER * wanted) if reordered else wanted
+        return max(AT_LEAST, DEEPER * wanted) if self.reordered else wanted
 
     def condition(self, modalities: Sequence[str] | None) -> str | None:
         """The filter, for rows of these modalities."""
@@ -99,11 +108,13 @@ def ranked(
 
     Raises:
         ValueError: the condition cannot be used; or a hybrid search without a text, or without a full-text index.
+        OSError: the table cannot be read; or the full-text index, in a hybrid search.
     """
-    tables = _found(dataset, asked, wish, settings, background)
+    with explained(wish.where, dataset.schema.names):
+        tables = _found(dataset, asked, wish, settings, background)
     found = [_by_vector(rows, one, background, wish) for rows, one in zip(tables, asked, strict=True)]
     if wish.hybrid:
-        found = [_with_text(dataset, hits, one, wish) for hits, one in zip(found, asked, strict=True)]
+        found = [_with_text(dataset, hits, one, wish, settings is not None) for hits, one in zip(found, asked, strict=True)]
     if wish.collapse is not None or wish.diversity > 0:
         vectors = _vectors(dataset, np.unique(np.concatenate([hits.rows for hits in found])))
         found = [_spread_out(hits, vectors, wish) for hits in found]
@@ -138,26 +149,38 @@ def _scores(cosine_N: np.ndarray, modalities: Sequence[str], asked: Asked, backg
     return standardise(cosine_N, mean_N, spread_N)
 
 
-def _with_text(dataset: Any, hits: Ranked, asked: Asked, wish: Wish) -> Ranked:
+def _with_text(dataset: Any, hits: Ranked, asked: Asked, wish: Wish, indexed: bool) -> Ranked:
     """Fused with what the words of the query find in the column `text`, by reciprocal ranks."""
     if asked.text is None:
         raise ValueError(f"hybrid=True also looks for words, but the query {asked.words} has no text; add one, or leave it out")
     if full_text_index_of(dataset) is None:
         raise ValueError("hybrid=True needs a full-text index over the column text; `bindery optimize` makes it")
-    by_words = dataset.to_table(
-        columns=["_rowid", "_score"],
-        full_text_query=MatchQuery(asked.text, "text"),
-        filter=wish.condition(wish.modalities),
-        prefilter=True,
-        limit=wish.depth,
-    ).sort_by([("_score", "descending"), ("_rowid", "ascending")])
-    fused = reciprocal_rank_fusion([hits.rows.tolist(), by_words["_rowid"].to_pylist()])
+    by_words = _by_words(dataset, asked.text, wish, indexed)
+    fused = reciprocal_rank_fusion([hits.rows.tolist(), by_words])
     known = dict(zip(hits.rows.tolist(), hits.similarity.tolist(), strict=True))
     new = _vectors(dataset, np.array([row for row in fused if row not in known], np.uint64))
     known |= {row: float(np.clip(vector @ asked.vector, -1, 1)) for row, vector in new.items()}
     score_N = np.array(list(fused.values()), np.float64)
     cosine_N = np.array([known[row] for row in fused], np.float32)
     return Ranked(np.array(list(fused), np.uint64), cosine_N, score_N.astype(np.float32), score_N)
+
+
+def _by_words(dataset: Any, text: str, wish: Wish, indexed: bool) -> list[int]:
+    """Row ids of the items whose texts have the words, best first."""
+    try:
+        found = dataset.to_table(
+            columns=["_rowid", "_score"],
+            full_text_query=MatchQuery(text, "text"),
+            filter=wish.condition(wish.modalities),
+            prefilter=True,
+            limit=wish.depth,
+            use_scalar_index=indexed,
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # the condition was good enough for the vectors
+        what = f"the full-text index of {dataset.uri} cannot be read; `bindery optimize` mends it, or leave out hybrid"
+        raise OSError(f"{what} ({error!s:.200})") from error
+    rows: list[int] = found.sort_by([("_score", "descending"), ("_rowid", "ascending")])["_rowid"].to_pylist()
+    return rows
 
 
 def _spread_out(hits: Ranked, vectors: Mapping[int, np.ndarray], wish: Wish) -> Ranked:

@@ -164,7 +164,8 @@ def _condition(dataset: Any, settings: ClassifySettings) -> str | None:
 
 def _missing(dataset: Any, settings: ClassifySettings) -> int:
     with explained(settings.where, dataset.schema.names):
-        return int(dataset.scanner(columns=["item_id"], filter=_condition(dataset, settings)).count_rows())
+        condition = _condition(dataset, settings)
+        return int(dataset.scanner(columns=["item_id"], filter=condition, use_scalar_index=False).count_rows())
 
 
 def _fill(ledger: Ledger, settings: ClassifySettings, space: Space, text_LD: Any, report: ClassifyReport) -> None:
@@ -191,7 +192,7 @@ def _classified(dataset: Any, settings: ClassifySettings, space: Space, text_LD:
     for fragment in dataset.get_fragments():
         found = [pd.DataFrame({"item_id": [], label: [], probability: []}, dtype=object)]
         columns = ["item_id", "modality", VECTOR]
-        for batch in fragment.to_batches(columns=columns, filter=condition, batch_size=BATCH_ROWS):
+        for batch in fragment.to_batches(columns=columns, filter=condition, batch_size=BATCH_ROWS, use_scalar_index=False):
             if batch.num_rows:
                 best = best_labels(space, batch["modality"].to_pylist(), vectors_of(batch), settings.labels, text_LD)
                 ids = {"item_id": batch["item_id"].to_pylist(), label: best["label"], probability: best["probability"]}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from encoders.media.types import Media
 from encoders.space import Space, load_space
 from pipelines.background import Background, vectors_of
 from pipelines.candidates import Ranked, Wish, fetch, ranked
+from pipelines.damage import batches_where, despite_damage
 from pipelines.filters import conjunction, explained, is_in
 from pipelines.hits import Hits
 from pipelines.query import Asked, Query, understand
@@ -182,8 +182,7 @@ class Index:
         asked = understand(queries, self.space, snapshot.dataset, background if centred else None)
         if not asked:
             return []
-        with explained(where, snapshot.dataset.schema.names):
-            found = self._ranked(snapshot, asked, wish, background, exact)
+        found = self._ranked(snapshot, asked, wish, background, exact)
         rows = fetch(snapshot.dataset, np.concatenate([hits.rows for hits in found]), wanted)
         ends = np.cumsum([len(hits.rows) for hits in found]).tolist()
         parts = [rows.slice(end - len(hits.rows), len(hits.rows)) for end, hits in zip(ends, found, strict=True)]
@@ -231,21 +230,15 @@ class Index:
         return self._snapshot().stats(self.space)
 
     def _ranked(self, snapshot: Snapshot, asked: list[Asked], wish: Wish, background: Background, exact: bool) -> list[Ranked]:
-        """With the index, or without where it cannot be read."""
+        """With the indices, or without where they cannot be read."""
         if not exact:
             snapshot.tell_if_slow()
-        if exact or snapshot.settings is None:
+        settings = snapshot.settings
+        if exact or settings is None:
             return ranked(snapshot.dataset, asked, wish, None, background)
-        try:
-            return ranked(snapshot.dataset, asked, wish, snapshot.settings, background)
-        except (OSError, ValueError, RuntimeError) as error:
-            found = ranked(snapshot.dataset, asked, wish, None, background)  # raises what has nothing to do with the index
-            warnings.warn(
-                f"the vector index of {self.uri} cannot be read, so every vector was compared; `bindery optimize` mends it "
-                f"({error!s:.200})",
-                stacklevel=4,
-            )
-            return found
+        return despite_damage(
+            self.uri, lambda indexed: ranked(snapshot.dataset, asked, wish, settings if indexed else None, background)
+        )
 
     def _snapshot(self) -> Snapshot:
         """The newest version of the table, looked for once in `FRESHNESS_S`."""
@@ -268,7 +261,7 @@ class Index:
         snapshot, names = self._snapshot(), self._names(modality)
         condition = conjunction(where, *([is_in("modality", names)] if names is not None else []))
         with explained(where, snapshot.dataset.schema.names):
-            for batch in snapshot.dataset.to_batches(columns=columns, filter=condition, batch_size=BATCH_ROWS):
+            for batch in batches_where(snapshot.dataset, condition, columns=columns, batch_size=BATCH_ROWS):
                 yield pa.Table.from_batches([batch])
 
 

@@ -88,7 +88,7 @@ def nearest(dataset: Any, query_QD: np.ndarray, k: int, settings: SearchSettings
         dataset: a version of the table.
         query_QD: unit vectors.
         k: of each query at most.
-        settings: how to ask the index; None compares every vector.
+        settings: how to ask the index; None compares every vector, and uses no other index either.
         condition: SQL; only rows that meet it.
 
     Returns:
@@ -102,7 +102,13 @@ def nearest(dataset: Any, query_QD: np.ndarray, k: int, settings: SearchSettings
     if settings is not None:
         # Not `nprobes`, which would be the most, too, and find too little where few rows meet the condition; effort 0: no more.
         wanted |= {"minimum_nprobes": settings.probes, "search_effort": 0.0, "refine_factor": settings.refine}
-    found = dataset.to_table(columns=["_rowid", "modality", "_distance"], nearest=wanted, filter=condition, prefilter=True)
+    found = dataset.to_table(
+        columns=["_rowid", "modality", "_distance"],
+        nearest=wanted,
+        filter=condition,
+        prefilter=True,
+        use_scalar_index=settings is not None,
+    )
     cosine = np.clip(1 - found["_distance"].to_numpy(), -1, 1).astype(np.float32)
     query = found["query_index"] if "query_index" in found.column_names else pa.array(np.zeros(len(found)), pa.int32())
     return pa.table({"query": query, "row": found["_rowid"], "modality": found["modality"], "similarity": cosine})

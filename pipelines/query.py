@@ -18,6 +18,7 @@ import numpy as np
 from encoders.algebra import fuse, units
 from encoders.space import Space
 from pipelines.background import Background, vectors_of
+from pipelines.damage import rows_where
 from pipelines.filters import is_in
 from pipelines.hits import describe_query
 from pipelines.table import VECTOR
@@ -101,7 +102,7 @@ def _embedded(given: Sequence[Mapping[str, Any]], space: Space, dataset: Any) ->
 
 
 def _items(ids: Sequence[str], dataset: Any) -> list[_Part]:
-    rows = dataset.to_table(columns=["item_id", "modality", VECTOR], filter=is_in("item_id", sorted(set(ids))))
+    rows = rows_where(dataset, is_in("item_id", sorted(set(ids))), columns=["item_id", "modality", VECTOR])
     known = dict(
         zip(rows["item_id"].to_pylist(), zip(rows["modality"].to_pylist(), vectors_of(rows), strict=True), strict=True)
     )

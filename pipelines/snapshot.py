@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from encoders.space import Space
 from pipelines.background import Background, measure
+from pipelines.damage import rows_where
 from pipelines.filters import is_in
 from pipelines.nearest import EXACT_VALUES, SearchSettings, unindexed_rows
 from pipelines.table import VECTOR, check_space, open_table, table_id
@@ -135,5 +136,5 @@ class Snapshot:
 
     def _covers(self, known: Background, space: Space) -> bool:
         missing = [name for name in space.modalities if name not in known.vectors]
-        new = self.dataset.count_rows(filter=is_in("modality", missing)) if missing else 0
+        new = len(rows_where(self.dataset, is_in("modality", missing), columns=["modality"], limit=1)) if missing else 0
         return not new and self.rows < GROWTH * max(1, known.rows)

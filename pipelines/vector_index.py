@@ -20,6 +20,7 @@ from lance.query import MatchQuery
 
 from pipelines.background import vectors_of
 from pipelines.compaction import Tidied
+from pipelines.filters import is_in
 from pipelines.lease import LeaseLostError
 from pipelines.nearest import EXACT_VALUES, SEARCH_KEY, SearchSettings, nearest, vector_index_of
 from pipelines.recall import REFINE, K, tune
@@ -184,7 +185,8 @@ def _readable(dataset: Any, column: str, kind: str) -> bool:
         if kind == "INVERTED":
             dataset.to_table(columns=["_rowid", "_score"], full_text_query=MatchQuery("a", column), limit=1)
         else:
-            dataset.count_rows(filter=f"{column} = ''")
+            some = dataset.take([0], columns=[column])[column].to_pylist()  # of a value that is not there no page would be read
+            dataset.count_rows(filter=is_in(column, [str(value) for value in some]))
     except _UNREADABLE:
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -116,6 +117,11 @@ def test_words_of_a_hybrid_search_are_no_query_language(index: Index) -> None:
         assert len(index.search(words, hybrid=True, k=3)) == 3
 
 
+def test_a_hybrid_search_without_a_text_is_not_blamed_on_the_condition(index: Index) -> None:
+    with pytest.raises(ValueError, match=r"^hybrid=True also looks for words, but the query"):
+        index.search(vector=asked("text"), hybrid=True, where="rating < 5")
+
+
 def test_near_duplicates_are_collapsed_to_the_best(space: Space, rows: pa.Table, tmp_path: Path) -> None:
     column = rows.schema.get_field_index("vector")
     some = rows.slice(0, 24)
@@ -140,6 +146,14 @@ def test_diverse_hits_are_less_alike_and_begin_with_the_best(index: Index) -> No
         return float((similarity(vectors(hits), vectors(hits)).sum() - 10) / 90)
 
     assert alike(diverse) < alike(plain) - 0.02 and diverse["item_id"][0] == plain["item_id"][0]
+
+
+@pytest.mark.parametrize("how", [{"hybrid": True}, {"diversity": 0.5}, {"collapse": 0.9}])
+def test_what_is_compared_with_each_other_stays_within_bounds(index: Index, how: dict[str, Any]) -> None:
+    assert len(index.search("dog", k=24, offset=1000, **how)) <= 24
+    with pytest.raises(ValueError, match=r"k=25, offset=1000: .* 1,024 together"):
+        index.search("dog", k=25, offset=1000, **how)
+    assert len(index.search("dog", k=25, offset=1000)) == 25
 
 
 def test_many_queries_at_once_find_what_each_finds_alone(index: Index, rows: pa.Table, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pipelines.lease import Lease, LeaseLostError
 from pipelines.ledger import Ledger
 from pipelines.nearest import SearchSettings
 from pipelines.table import open_table, table_uri
+from pipelines.table_map import map_table
 from pipelines.upkeep import UpkeepSettings, upkeep
 from pipelines.vector_index import keep_up
 from pipelines.writer import write_items
@@ -79,6 +80,15 @@ def queries(modality: str, count: int, dim: int) -> np.ndarray:
 
 def ids(index: Index, vector: np.ndarray, **how: Any) -> list[str]:
     return index.search(vector=vector, columns=[], **how).to_arrow()["item_id"].to_pylist()
+
+
+def remove(db: str, name: str, files: str) -> None:
+    """Files of an index."""
+    (index,) = (one for one in open_table(table_uri(db, "media")).describe_indices() if one.name == name)
+    found = [file for one in index.segments for file in Path(table_uri(db, "media"), "_indices", str(one.uuid)).glob(files)]
+    assert found
+    for file in found:
+        file.unlink()
 
 
 def test_a_small_table_is_searched_without_index_and_the_report_says_why(space: Space, tmp_path: Path) -> None:
@@ -234,6 +244,43 @@ def test_a_damaged_index_costs_time_and_no_hit_and_optimize_mends_it(db: str, sp
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(set(ids(open_index(db), vector)) & set(expected)) >= 9
+
+
+@pytest.mark.parametrize(("name", "files"), [("modality_idx", "*"), ("item_id_idx", "page_data.lance")])
+def test_a_damaged_scalar_index_costs_time_and_no_hit_and_optimize_mends_it(
+    db: str, space: Space, name: str, files: str
+) -> None:
+    vector, item = queries("audio", 1, space.dim)[0], f"{80:032x}"
+    chosen = f"item_id IN ('{item}', '{81:032x}')"  # both of them images
+
+    def found() -> list[Any]:
+        index = open_index(db)
+        kinds = ({"modality": modality, "hybrid": hybrid} for modality in ("audio", None) for hybrid in (True, False))
+        counts = [len(ids(index, vector, text="dog", **how)) for how in kinds]
+        counts.append(map_table(index, modality="image", where=chosen, method="pca").count)
+        counts.append(len(index.zero_shot(["dog", "cat"], modality="image", where=chosen)))
+        return [counts, ids(index, vector, where=chosen), next(iter(index.search(item_id=item, k=1)))["item_id"]]
+
+    expected = found()
+    assert expected[0] == [10, 10, 10, 10, 2, 2] and expected[2] == item
+    remove(db, name, files)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert found() == expected
+    done = upkeep(UpkeepSettings(db=db)).tables["media"]
+    assert done.indices_built == [name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found() == expected
+
+
+def test_a_hybrid_search_over_a_damaged_full_text_index_says_so(db: str) -> None:
+    remove(db, "text_idx", "*")
+    index = open_index(db)
+    with pytest.raises(OSError, match=r"full-text index .* cannot be read; `bindery optimize` mends it"):
+        index.search("dog", hybrid=True, where="rating < 100")
+    assert len(index.search("dog", where="rating < 100")) == 10
+    upkeep(UpkeepSettings(db=db))
+    assert len(open_index(db).search("dog", hybrid=True, where="rating < 100")) == 10
 
 
 @pytest.mark.slow
