@@ -18,12 +18,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from encoders.algebra import units
 from pipelines.background import vectors_of
+from pipelines.damage import batches_where
 from pipelines.filters import conjunction, explained, is_in
 from pipelines.hits import data_uri, templates
 from pipelines.index import Index
@@ -92,7 +93,7 @@ class TableMap:
             "names": [str(uri).rstrip("/").rpartition("/")[2] for uri in points["uri"]],
             "texts": [str(text)[:200] if isinstance(text, str) else "" for text in points["text"]],
             "pictures": pictures,
-            "columns": [{"name": name, **_coded(points[name])} for name in ("modality", *self.labels)],
+            "columns": [{"name": name, **_coloured(_coded(points[name]))} for name in ("modality", *self.labels)],
         }
         template = templates(Path(__file__).parent).get_template("table_map.html.jinja")
         return template.render(data=data, title=self._title())
@@ -175,7 +176,7 @@ def _drawn(dataset: Any, condition: str | None, columns: list[str], limit: int, 
     """At most `limit` rows that fulfil the condition, each as likely as any other, and how many do."""
     lots = np.random.default_rng(seed)
     ids, lot, count = np.empty(0, np.uint64), np.empty(0), 0
-    for batch in dataset.scanner(columns=[], with_row_id=True, filter=condition, scan_in_order=True).to_batches():
+    for batch in batches_where(dataset, condition, columns=[], with_row_id=True, scan_in_order=True):
         count += batch.num_rows
         ids, lot = np.append(ids, batch["_rowid"].to_numpy()), np.append(lot, lots.random(batch.num_rows))
         if len(ids) > limit:
@@ -225,10 +226,16 @@ def _coded(values: pd.Series[Any]) -> dict[str, list[Any]]:
 
 
 def _colour(code: int, count: int) -> tuple[float, float, float]:
-    """Of the value `code` of `count`: matplotlib's ten, or hues a golden section apart, so that neighbours differ."""
+    """Of the value `code` of `count`: matplotlib's ten, or hues all around, each lighter or darker than its neighbours."""
     if count <= len(_TEN):
         return _TEN[code]
-    return colorsys.hls_to_rgb(code * 0.618034 % 1, (0.42, 0.58, 0.34)[code % 3], 0.7)
+    return colorsys.hls_to_rgb(code * 0.2247 % 1, (0.62, 0.34, 0.54, 0.24, 0.44)[code % 5], 0.7)
+
+
+def _coloured(coded: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """With a colour for each value, as browsers write it."""
+    count = len(coded["values"])
+    return {**coded, "colours": [to_hex(_colour(code, count)) for code in range(count)]}
 
 
 def _thumbnail(preview: bytes | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from html_page import Tags
+from matplotlib.colors import to_rgb
 from PIL import Image
 from searchable import make_media, make_space, rows_of, write_table
 
@@ -102,6 +103,15 @@ def test_the_page_holds_every_item_and_needs_nothing_from_outside(index: Index) 
     tags = Tags(page).found
     assert not [tag for tag, attributes in tags if "src" in attributes or "href" in attributes]
     assert any("default-src 'none'" in (attributes.get("content") or "") for _, attributes in tags)
+
+
+def test_no_two_values_of_a_legend_look_alike(index: Index) -> None:
+    for limit in (8, 24, 32):  # of so many values
+        column = data_of(map_table(index, labels=["uri"], limit=limit, method="pca").page())["columns"][1]
+        shades = np.array([to_rgb(colour) for colour in column["colours"]])
+        assert len(shades) == len(column["values"]) == limit
+        apart = np.linalg.norm(shades[:, None] - shades, axis=2) + np.eye(limit)
+        assert apart.min() > 0.15  # of 1.7 between black and white
 
 
 def test_what_a_page_holds_stays_data(index: Index, tmp_path: Path) -> None:
