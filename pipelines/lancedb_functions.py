@@ -21,6 +21,7 @@ from encoders.errors import DecodeError
 from encoders.media.sniff import HEAD_BYTES, sniff
 from encoders.media.types import URI, Media, open_media
 from encoders.space import Space, load_space
+from pipelines.corpus.modality import FolderNames
 
 Texts: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
 
@@ -43,13 +44,14 @@ class BinderyFunction(EmbeddingFunction):
         """One query's unit vector, float32 (D,), in a list of one.
 
         Args:
-            query: a str is text, never a path or URL; a pathlib.Path, encoders.URI, bytes or PIL image is judged by its bytes.
+            query: a str is text, never a path or URL; a pathlib.Path, encoders.URI, bytes or PIL image is judged by its bytes,
+                a path or URI whose bytes don't tell by a folder on it that is named like a modality.
 
         Raises:
             MediaError: it cannot be decoded, or its bytes don't tell its modality.
         """
         space = _space(self.space)
-        return [space.embed(modality_of(query), [query])[0]]
+        return [space.embed(modality_of(query, space.modalities), [query])[0]]
 
     def compute_source_embeddings(self, texts: Texts) -> list[np.ndarray | None]:
         """Unit vectors of the source column's texts; None for null."""
@@ -67,8 +69,8 @@ class BinderyFunction(EmbeddingFunction):
         return self.compute_source_embeddings(texts)
 
 
-def modality_of(query: Media) -> str:
-    """What a query is: a str is text, a PIL image an image, anything else what its first bytes say.
+def modality_of(query: Media, modalities: Sequence[str]) -> str:
+    """What a query is: a str is text, a PIL image an image, anything else what its first bytes say, or else its folder's name.
 
     Raises:
         DecodeError: the bytes don't tell.
@@ -77,15 +79,16 @@ def modality_of(query: Media) -> str:
         return "text"
     if isinstance(query, Image.Image):
         return "image"
-    name = query.name if isinstance(query, Path) else query.uri if isinstance(query, URI) else ""
+    name = str(query.absolute()) if isinstance(query, Path) else query.uri if isinstance(query, URI) else ""
     with open_media(query) as file:
         guess = sniff(file.read(HEAD_BYTES), name)
-    if guess.modality is None:
+    modality = guess.modality or FolderNames(modalities).modality(name.rpartition("/")[0])
+    if modality is None:
         raise DecodeError(
             f"{name or type(query).__name__} does not tell its modality: {guess.detail}; where it is told, as in "
             "pipelines.open_index(db).search(imu=...), it can be used"
         )
-    return guess.modality
+    return modality
 
 
 @cache

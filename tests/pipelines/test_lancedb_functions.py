@@ -65,7 +65,7 @@ def test_media_are_judged_one_by_one(db: str, media: Media) -> None:
 
 
 def test_a_str_is_text_even_where_it_names_a_file(media: Media) -> None:
-    assert modality_of(str(media[0][1])) == "text"
+    assert modality_of(str(media[0][1]), ["image", "text"]) == "text"
 
 
 def test_bytes_that_do_not_tell_are_refused_at_once(db: str, media: Media) -> None:
@@ -74,6 +74,17 @@ def test_bytes_that_do_not_tell_are_refused_at_once(db: str, media: Media) -> No
         nearest(db, trace)
     with pytest.raises(DecodeError):
         nearest(db, b"\xff\xd8\xff damaged")
+
+
+def test_a_folder_tells_what_bytes_do_not(db: str, media: Media, tmp_path: Path) -> None:
+    (tmp_path / "imu" / "deeper").mkdir(parents=True)
+    trace, told = dict(media)["imu"], tmp_path / "imu" / "deeper" / "0.npy"
+    told.write_bytes(trace.read_bytes())
+    for query in (told, URI(str(told))):
+        assert nearest(db, query) == (str(trace), pytest.approx(0, abs=1e-5))
+    picture = tmp_path / "imu" / "picture.png"  # bytes are believed first
+    picture.write_bytes(dict(media)["image"].read_bytes())
+    assert nearest(db, picture) == (str(dict(media)["image"]), pytest.approx(0, abs=1e-5))
 
 
 def test_texts_of_the_source_column_become_vectors(space: Space) -> None:
