@@ -92,11 +92,11 @@ class Manifest:
 
     def _check_own(self) -> None:
         taken = {*COLUMNS.names, *SEARCH_COLUMNS, *self.wanted.reserved}
-        clashes = [name for name in self.own.names if name in taken or name.startswith("_") or "." in name]
+        clashes = [name for name in self.own.names if name in taken or name.startswith("_") or {".", "`"} & set(name)]
         if clashes:
             raise CorpusError(
                 f"columns {', '.join(map(repr, clashes))} of the manifest {self.place.uri} clash with names of the table's own "
-                "(or start with an underscore, or hold a dot, which is kept for its inside); rename or drop them"
+                "(or start with an underscore, or hold a dot or a backtick, which no query could name); rename or drop them"
             )
         for field in self.own:
             if pt.is_interval(field.type):

@@ -226,6 +226,7 @@ def test_large_inline_media_come_in_small_batches(tmp_path: Path, monkeypatch: p
         ({"uri": ["a"], "score": [1.0], "similarity": [1.0]}, r"'score', 'similarity' .* clash"),
         ({"": [0], "uri": ["a"]}, r"without a name.*df\.to_csv\(index=False\)"),
         ({"uri": ["a"], "a.b": [1]}, r"'a.b' .* dot"),
+        ({"uri": ["a"], "a`b": [1]}, r"'a`b' .* backtick"),
         ({"uri": [1]}, r"`uri` .* is int64; it must hold strings"),
         ({"uri": ["a"], "modality": [1]}, r"`modality` .* is int64"),
         ({"media": ["base64"]}, r"`media` .* is string; it must hold bytes"),
