@@ -23,7 +23,7 @@ def despite_damage(uri: str, read: Callable[[bool], Found]) -> Found:
         return read(True)
     except (OSError, ValueError, RuntimeError) as error:
         found = read(False)
-        what = f"an index of {uri} cannot be read, so a search looks at every row; `bindery optimize` mends it"
+        what = f"an index of {uri} cannot be read, so every row is looked at; `bindery optimize` mends it"
         warnings.warn(f"{what} ({error!s:.200})", stacklevel=5)
         return found
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.compaction import LEAST_MEMORY_MB
+from pipelines.damage import batches_where
 from pipelines.filters import conjunction, explained, is_in, quoted
 from pipelines.identity import canonical_uri, item_id, source_id
 from pipelines.lease import Lease, held
@@ -235,7 +236,7 @@ def _sources(dataset: Any, condition: str) -> pa.Table:
     """The sources of the rows that a condition chooses, each once."""
     seen: set[str] = set()
     parts = [_NO_SOURCES]
-    for batch in dataset.to_batches(columns=list(_SOURCE), filter=condition):
+    for batch in batches_where(dataset, condition, columns=list(_SOURCE)):
         first = []
         for number, one in enumerate(batch["source_id"].to_pylist()):
             if one not in seen:
@@ -257,7 +258,7 @@ def _strings(dataset: Any, sources: pa.Table) -> set[bytes]:
     """The item ids, URIs and vectors of sources, as bytes."""
     strings: set[bytes] = set()
     for ids in in_slices(sources["source_id"].slice(0, PROVED_SOURCES).to_pylist()):
-        for batch in dataset.to_batches(columns=["item_id", "uri", VECTOR], filter=any_of(ids)):
+        for batch in batches_where(dataset, any_of(ids), columns=["item_id", "uri", VECTOR]):
             strings |= {text.encode() for column in ("item_id", "uri") for text in batch[column].to_pylist()}
             strings |= set(vector_bytes(batch[VECTOR]))
     return strings

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.damage import batches_where
 from pipelines.filters import is_in
 from pipelines.known import Batch, Known, id_words, state_hash
 from pipelines.labels import label_hash
@@ -77,7 +78,7 @@ def read_holdings(
 
 def _labels(dataset: Any, corpus: str, own: Sequence[str]) -> Iterator[Batch]:
     there = [name for name in own if name in dataset.schema.names]
-    for batch in dataset.to_batches(columns=["source_id", *there], filter=of_corpus(corpus)):
+    for batch in batches_where(dataset, of_corpus(corpus), columns=["source_id", *there]):
         if batch.num_rows:
             yield Batch(id_words(batch["source_id"]), label_hash(pa.table(batch), own))
 

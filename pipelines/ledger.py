@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from lance.fragment import FragmentMetadata
 
 from pipelines.compaction import MEMORY_MB, Tidied, compact
+from pipelines.damage import rows_where
 from pipelines.lease import Lease, LeaseLostError
 from pipelines.storage import lance_options
 from pipelines.table import check_columns, create_table, open_table, table_id
@@ -254,7 +255,7 @@ def _addresses(dataset: Any, source_ids: Sequence[str]) -> Iterator[pa.Array]:
     if not source_ids:
         return
     if len(source_ids) <= IDS_PER_FILTER:
-        yield from dataset.to_table(columns=[], filter=any_of(source_ids), with_row_address=True)["_rowaddr"].chunks
+        yield from rows_where(dataset, any_of(source_ids), columns=[], with_row_address=True)["_rowaddr"].chunks
         return
     wanted = pa.array(source_ids, pa.string())
     for batch in dataset.to_batches(columns=["source_id"], with_row_address=True):

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipelines.compaction import Tidied
 from pipelines.corpus import CorpusError
+from pipelines.damage import batches_where
 from pipelines.embed import (
     EmbedSettings,
     Prepared,
@@ -199,10 +200,10 @@ def _gone(
     if before is None:
         return []
     mine, columns = of_corpus(corpus), ["source_id", "uri", "modality"]
-    vanished = list(dict.fromkeys(gone(before.to_batches(columns=columns, filter=mine), modalities, listings)))
+    vanished = list(dict.fromkeys(gone(batches_where(before, mine, columns=columns), modalities, listings)))
     if not vanished:
         return []
-    words = [id_words(b["source_id"])[0] for b in before.to_batches(columns=["source_id"], filter=mine) if b.num_rows]
+    words = [id_words(b["source_id"])[0] for b in batches_where(before, mine, columns=["source_id"]) if b.num_rows]
     held = len(np.unique(np.concatenate(words)))
     unreadable = sum(r.tally.unreadable for r in report.corpora if r.corpus == corpus)
     if unreadable:
