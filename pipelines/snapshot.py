@@ -78,9 +78,10 @@ class Snapshot:
 
     def tell_if_slow(self) -> None:
         """Warn, once, where searches compare many rows one by one."""
-        slow, self._told = 0 if self._told else self.unindexed_rows, True
+        slow = 0 if self._told else self.unindexed_rows
         if slow <= UNINDEXED_SHARE * self.rows or slow * self.dataset.schema.field(VECTOR).type.list_size < EXACT_VALUES:
             return
+        self._told = True
         what = "are not in its vector index" if self.settings is not None else "have no vector index"
         warnings.warn(
             f"{slow:,} of {self.rows:,} rows of {self.dataset.uri} {what}, so a search compares them one by one; "

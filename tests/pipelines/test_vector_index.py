@@ -20,12 +20,15 @@ import pytest
 from searchable import MODALITIES, clustered, make_space, many_rows, write_table
 
 from encoders.space import Space
+from pipelines.holdings import read_holdings
 from pipelines.index import Index, open_index
 from pipelines.lease import Lease, LeaseLostError
 from pipelines.ledger import Ledger
 from pipelines.nearest import SearchSettings
+from pipelines.rejects import Rejects
 from pipelines.table import open_table, table_uri
 from pipelines.table_map import map_table
+from pipelines.tombstones import Tombstones
 from pipelines.upkeep import UpkeepSettings, upkeep
 from pipelines.vector_index import keep_up
 from pipelines.writer import write_items
@@ -217,15 +220,20 @@ def test_an_index_over_fragments_that_were_compacted_meanwhile_is_refused(bare: 
         paused.create_index("vector", "IVF_RQ", name="vector_idx", metric="cosine", num_partitions=8, num_bits=1)
 
 
-def test_rows_that_no_index_holds_are_told_of(db: str, space: Space) -> None:
+def test_rows_that_no_index_holds_are_told_of_once(db: str, space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.index.FRESHNESS_S", 0.0)
+    index = open_index(db)  # long-lived: it was fast when it was opened
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        open_index(db).search("dog", columns=[])
+        index.search("dog", columns=[])
     write_table(db, many_rows(space, ROWS, 7_000))
-    index = open_index(db)
     with pytest.warns(UserWarning, match=r"7,000 of 13,000 rows .*bindery optimize"):
         index.search("dog", columns=[])
     assert index.stats().unindexed_rows == 7_000
+    write_table(db, many_rows(space, ROWS + 7_000, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        index.search("dog", columns=[])
 
 
 @pytest.mark.parametrize("damage", ["garbage", "gone"])
@@ -271,6 +279,20 @@ def test_a_damaged_scalar_index_costs_time_and_no_hit_and_optimize_mends_it(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert found() == expected
+
+
+def test_a_writer_outlives_damaged_indices(db: str, space: Space, tmp_path: Path) -> None:
+    uri, changed = table_uri(db, "media"), many_rows(space, 1000, 8, "2")
+    for name in ("source_id_idx", "corpus_idx"):
+        remove(db, name, "*")
+    with Lease(db, "media", "run") as lease, pytest.warns(UserWarning, match="cannot be read"):
+        ledger = Ledger(uri, lease, "run")
+        fragments = write_items(uri, ledger.dataset.schema, changed)  # type: ignore[union-attr]
+        ledger.commit(fragments, set(changed["source_id"].to_pylist()))
+    assert ledger.rows() == ROWS
+    others = Rejects(str(tmp_path / "rejects.lance"), "run"), Tombstones(str(tmp_path / "deleted.lance"))
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert read_holdings(open_table(uri), *others, "/media", ["thing"], False).labels.runs
 
 
 def test_a_hybrid_search_over_a_damaged_full_text_index_says_so(db: str) -> None:
