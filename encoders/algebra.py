@@ -84,9 +84,10 @@ def label_vectors(space: Space, labels: Sequence[str], template: str) -> np.ndar
     """The labels, each put into the template's `{}`, as text vectors: float32 (L, D).
 
     Raises:
-        ValueError: no labels, the same label twice, or a template without `{}`.
+        ValueError: no labels, one that is no word, the same label twice, or a template without `{}`.
     """
-    if isinstance(labels, str) or not labels or len(set(labels)) < len(labels):
+    words = {label for label in labels if isinstance(label, str) and label.strip()}
+    if isinstance(labels, str) or not labels or len(words) < len(labels):
         raise ValueError(f"labels must be a list of different words, at least one, not {labels!r:.80}")
     if "{}" not in template:
         raise ValueError(f"the template {template!r} has no {{}} for the label to go into")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,10 @@ class Wish:
     collapse: float | None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.k, Integral) or not isinstance(self.offset, Integral) or not isinstance(self.where, str | None):
+            raise TypeError(
+                f"k={self.k!r}, offset={self.offset!r}, where={self.where!r}: two whole numbers, and a condition in SQL"
+            )
         if self.k < 1 or self.offset < 0:
             raise ValueError(f"k={self.k}, offset={self.offset}: ask for at least 1 hit, and leave out none or more")
         if not 0 <= self.diversity <= 1:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`""")
+_LANCES_OWN = re.compile(r"\.? Valid fields are|, /\S+\.rs:")  # it lists its inner columns, too, and places in its source
 _FORBIDDEN = {
     r"'": "a ' that is not closed",
     r'"': 'a " that is not closed',
@@ -57,7 +58,8 @@ def explained(where: str | None, columns: Sequence[str]) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         if where is None:
             raise
-        raise ValueError(f"where={where!r} cannot be used: {error}; the columns are {', '.join(columns)}") from error
+        why = _LANCES_OWN.split(str(error))[0]
+        raise ValueError(f"where={where!r} cannot be used: {why}; the columns are {', '.join(columns)}") from error
 
 
 def _check_closed(where: str) -> None:

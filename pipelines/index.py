@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -213,7 +213,8 @@ class Index:
             ValueError: bad labels or template, an unknown modality, or a `where` that is no condition.
         """
         text_LD = label_vectors(self.space, labels, template)
-        found = [pd.DataFrame({name: [] for name in ("item_id", "uri", "modality", "label", "probability", "similarity")})]
+        columns = {"item_id": str, "uri": str, "modality": str, "label": str, "probability": float, "similarity": np.float32}
+        found = [pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})]
         for rows in self._scan(["item_id", "uri", "modality", VECTOR], where, modality):
             best = best_labels(self.space, rows["modality"].to_pylist(), vectors_of(rows), labels, text_LD)
             found.append(pd.concat([rows.drop_columns([VECTOR]).to_pandas(), best], axis=1))
@@ -251,9 +252,8 @@ class Index:
     def _names(self, modality: str | Sequence[str] | None) -> list[str] | None:
         if modality is None:
             return None
-        names = [modality] if isinstance(modality, str) else list(modality)
-        unknown = [name for name in names if name not in self.space.modalities]
-        if unknown or not names:
+        names = [modality] if isinstance(modality, str) else list(modality) if isinstance(modality, Iterable) else []
+        if not names or any(name not in self.space.modalities for name in names):
             raise ValueError(f"modality={modality!r}: this space has {', '.join(self.space.modalities)}")
         return list(dict.fromkeys(names))
 

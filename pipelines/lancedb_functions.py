@@ -85,7 +85,7 @@ def modality_of(query: Media, modalities: Sequence[str]) -> str:
     modality = guess.modality or FolderNames(modalities).modality(name.rpartition("/")[0])
     if modality is None:
         raise DecodeError(
-            f"{name or type(query).__name__} does not tell its modality: {guess.detail}; where it is told, as in "
+            f"{name or 'the query'} does not tell its modality: {guess.detail}; where it is told, as in "
             "pipelines.open_index(db).search(imu=...), it can be used"
         )
     return modality

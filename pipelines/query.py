@@ -64,6 +64,9 @@ def understand(queries: Sequence[Query], space: Space, dataset: Any, background:
         TypeError: an argument that is no modality of the space, or a text that is none.
     """
     written: list[Mapping[str, Any]] = [{"text": one} if isinstance(one, str) else one for one in queries]
+    for one in written:
+        if not isinstance(one, Mapping):
+            raise TypeError(f"a query is text, or {{name: what}} as in {{'image': Path('crane.jpg')}}, not {one!r:.60}")
     given = [{name: one for name, one in query.items() if one is not None and name != "weights"} for query in written]
     for one in given:
         _check(one, space)
@@ -81,7 +84,7 @@ def _check(given: Mapping[str, Any], space: Space) -> None:
         known = ", ".join([*space.modalities, *_OTHER])
         raise TypeError(f"search has no argument {unknown[0]!r}; this table can be asked by {known}")
     if not given:
-        raise ValueError(f"nothing to search for: give text, {', '.join(space.modalities)}, item_id or vector")
+        raise ValueError(f"nothing to search for: give {', '.join(space.modalities)}, item_id or vector")
 
 
 def _embedded(given: Sequence[Mapping[str, Any]], space: Space, dataset: Any) -> list[dict[str, _Part]]:

@@ -117,7 +117,7 @@ def test_rows_of_encoders_without_a_bias_are_a_softmax_beside_others() -> None:
     np.testing.assert_allclose(odds, [[0.5, 0.5], [0, 0]])
 
 
-@pytest.mark.parametrize("labels", ["east", [], ["east", "east"]])
+@pytest.mark.parametrize("labels", ["east", [], ["east", "east"], ["east", " "], ["east", 1]])
 def test_labels_must_be_different_words(labels: list[str]) -> None:
     with pytest.raises(ValueError, match="labels must be"):
         zero_shot(compass(1), "image", [(1.0, 0.0)], labels)

@@ -138,8 +138,9 @@ def test_a_where_that_is_no_condition_is_refused(index: Index, where: str) -> No
 
 
 def test_an_unknown_column_in_where_is_answered_with_the_known(index: Index) -> None:
-    with pytest.raises(ValueError, match=r"nosuch.*item_id.*duration_s.*thing"):
+    with pytest.raises(ValueError, match=r"nosuch.*item_id.*duration_s.*thing") as told:
         index.search("dog", where="nosuch = 1")
+    assert "_rowaddr" not in str(told.value) and ".rs" not in str(told.value)  # nothing of Lance's inside
 
 
 def test_quotes_and_brackets_within_strings_are_only_text(index: Index) -> None:
@@ -193,6 +194,7 @@ def test_columns_are_those_asked_for(index: Index) -> None:
         ({"text": "dog", "hybrid": True}, "full-text index.*optimize"),
         ({"text": "dog", "modality": "smell"}, "audio, image"),
         ({"text": "dog", "modality": []}, "audio, image"),
+        ({"text": "dog", "modality": 3}, "audio, image"),
     ],
 )
 def test_a_query_that_means_nothing_is_refused(index: Index, query: dict[str, object], message: str) -> None:
@@ -205,6 +207,11 @@ def test_a_query_of_a_wrong_kind_is_told_what_there_is(index: Index) -> None:
         index.search(smell=b"roses")
     with pytest.raises(TypeError, match=r"search\(image="):
         index.search(Path("crane.jpg"))  # type: ignore[arg-type]
+    for wrong in ({"k": 2.5}, {"k": "3"}, {"offset": None}, {"where": 5}):
+        with pytest.raises(TypeError, match="whole numbers, and a condition in SQL"):
+            index.search("dog", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a query is text, or .* not .*crane\.jpg"):
+        index.search_many([Path("crane.jpg")])  # type: ignore[list-item]
 
 
 def test_media_that_do_not_decode_are_named(index: Index) -> None:
@@ -233,6 +240,11 @@ def test_zero_shot_labels_each_item_by_words(index: Index, space: Space, rows: p
         assert row["label"] == ["dog", "cat", "bell"][odds.argmax()]
         assert row["probability"] == pytest.approx(odds.max() / odds.sum(), rel=1e-3)
         assert row["similarity"] == pytest.approx(cosine[row["item_id"]].max(), abs=1e-5)
+
+
+def test_zero_shot_of_nothing_has_the_same_columns(index: Index) -> None:
+    none = index.zero_shot(["dog"], where="rating < 0")
+    assert len(none) == 0 and none.dtypes.equals(index.zero_shot(["dog"]).dtypes)
 
 
 def test_stats_count_items_by_modality(index: Index, rows: pa.Table) -> None:
