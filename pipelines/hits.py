@@ -112,7 +112,7 @@ class Hits:
             return [_card(row, media) for row, media in zip(rows, readers.map(_media, rows, _played(rows)), strict=True)]
 
     def __repr__(self) -> str:
-        heading = f"{len(self)} hits for {_plain(self.query)}"
+        heading = f"{len(self)} {'hit' if len(self) == 1 else 'hits'} for {_plain(self.query)}"
         if not len(self):
             return heading
         lines = [tuple(_WIDEST)]

@@ -9,6 +9,7 @@ import colorsys
 import html
 import importlib.util
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,7 +208,10 @@ def _by_umap(vectors_ND: np.ndarray, seed: int) -> np.ndarray:
     if len(vectors_ND) < 5:
         raise ValueError(f"{len(vectors_ND)} items are too few for UMAP; method='pca' takes any number")
     neighbours = min(15, len(vectors_ND) - 1)
-    reducer = importlib.import_module("umap").UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress")  # in notebooks, of a progress bar that is not shown
+        umap = importlib.import_module("umap")
+    reducer = umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
     return reducer.fit_transform(vectors_ND)  # type: ignore[no-any-return]
 
 
