@@ -13,6 +13,7 @@ import pytest
 from searchable import MODALITIES, clustered, make_media, make_space, many_rows, write_table
 
 from encoders.algebra import similarity
+from encoders.ranking import maximal_marginal_relevance
 from encoders.space import Space
 from pipelines.index import Index, open_index
 from pipelines.table import open_table, table_uri
@@ -98,6 +99,11 @@ def test_centring_takes_the_mean_of_its_modality_off_each_part(index: Index, row
     assert abs(plain["similarity"].to_numpy() - only["similarity"].to_numpy()).max() > 0.1
 
 
+def test_nothing_is_taken_off_a_bare_vector(index: Index) -> None:
+    query = asked("text")
+    assert index.search(vector=query, centred=True, k=20).to_arrow().equals(index.search(vector=query, k=20).to_arrow())
+
+
 def test_hybrid_search_lifts_what_has_the_words(index: Index, rows: pa.Table) -> None:
     text = next(text for text in rows["text"].to_pylist() if text)  # a word and a number that no other text has
     number = text.split()[1]
@@ -146,6 +152,16 @@ def test_diverse_hits_are_less_alike_and_begin_with_the_best(index: Index) -> No
         return float((similarity(vectors(hits), vectors(hits)).sum() - 10) / 90)
 
     assert alike(diverse) < alike(plain) - 0.02 and diverse["item_id"][0] == plain["item_id"][0]
+
+
+def test_diversity_weighs_relevance_between_the_worst_and_the_best_candidate(index: Index) -> None:
+    query = asked("text")
+    found = index.search(vector=query, k=64, columns=["vector"]).to_arrow()  # as many as there are candidates
+    score, candidates = found["score"].to_numpy().astype(np.float64), np.stack(found["vector"].to_numpy())
+    relevance = (score - score.min()) / (score.max() - score.min())
+    chosen = maximal_marginal_relevance(relevance, candidates, 6, 0.4)
+    assert chosen.tolist() != list(range(6))
+    assert ids(index.search(vector=query, k=6, diversity=0.4)) == [found["item_id"][n].as_py() for n in chosen.tolist()]
 
 
 @pytest.mark.parametrize("how", [{"hybrid": True}, {"diversity": 0.5}, {"collapse": 0.9}])

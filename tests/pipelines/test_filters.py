@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import lance
@@ -81,6 +82,32 @@ def test_no_filter_of_a_user_widens_ours(table: tuple[lance.LanceDataset, list[s
             accepted += 1
             assert set(found["kind"].to_pylist()) <= {"a"}, where
     assert accepted > 20 and refused > 40
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("name = ?", "a placeholder"),
+        ("name = $1", "a placeholder"),
+        ("name = $$a$$", "a placeholder"),
+        ("name = :x", "a placeholder"),
+        ("name = b'a'", "a string with a prefix"),
+        ("name = N'a'", "a string with a prefix"),
+        ("name = 'a'; true", "a semicolon"),
+        ("true -- ", "a comment"),
+        ("true /* */", "a comment"),
+        ("name = 'a", "a ' that is not closed"),
+        ("true) OR (true", "parentheses that don't match"),
+    ],
+)
+def test_what_would_make_lance_panic_or_mislead_it_is_named_before_lance_sees_it(where: str, named: str) -> None:
+    with pytest.raises(ValueError, match=f"where=.* has .*{re.escape(named)}"):
+        conjunction(where, "kind = 'a'")
+
+
+def test_a_cast_and_signs_within_strings_are_let_through() -> None:
+    for where in ("rating::int = 1", "name = 'a; b? -- $1 :x'", "name = 'it''s'", "`odd; name` = 1"):
+        assert conjunction(where, "kind = 'a'") == f"kind = 'a' AND ({where})"
 
 
 def test_a_complaint_names_the_filter_and_the_columns_and_others_pass() -> None:

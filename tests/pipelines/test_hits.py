@@ -8,12 +8,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
 import s3fs
 import soundfile
 from html_page import Tags
+from http_folder import HttpFolder
 from PIL import Image
 from sample_media import sample, sample_files
 from searchable import make_media, make_space, rows_of, write_table
@@ -22,6 +24,7 @@ from encoders import load_space
 from pipelines import hits as module
 from pipelines.hits import Hits
 from pipelines.index import Index, open_index
+from pipelines.reach import Reach
 
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>\x1b[2J"
 
@@ -101,6 +104,11 @@ def test_a_small_sound_can_be_played(tmp_path: Path) -> None:
     assert held and base64.b64decode(held[1]) == path.read_bytes()
 
 
+def test_words_stand_alone_on_a_card_and_numbers_have_a_name() -> None:
+    shown = re.findall(r"<span title[^>]*>([^<]*)</span>", hit(thing="dog", scene=7, rainy=True, empty="")._repr_html_())
+    assert shown == ["dog", "scene 7", "rainy True", "empty "]
+
+
 @pytest.mark.parametrize("size", [None, 0, module.MAX_PLAYER_BYTES + 1])
 def test_a_sound_of_no_or_large_size_has_no_player(tmp_path: Path, size: int | None) -> None:
     assert "<audio" not in hit(uri=str(sound(tmp_path / "a.wav")), mime="audio/wav", size_bytes=size)._repr_html_()
@@ -115,6 +123,17 @@ def test_a_file_that_grew_since_is_not_put_into_the_page(tmp_path: Path, monkeyp
 def test_what_cannot_be_read_is_shown_without_a_player(uri: str) -> None:
     page = hit(uri=uri, mime="audio/wav", size_bytes=10)._repr_html_()
     assert "<audio" not in page and "a.wav" in page
+
+
+def test_a_page_asks_no_web_server_and_no_store_that_a_corpus_may_not_name(
+    http_folder: HttpFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sound(http_folder.path / "a.wav")
+    monkeypatch.setattr(module, "PUBLIC", Reach(hosts=("127.0.0.1",)))  # it could be read
+    fsspec.filesystem("memory").pipe_file("/a.wav", path.read_bytes())
+    for uri in (f"{http_folder.url}/a.wav", "memory://a.wav"):
+        page = hit(uri=uri, mime="audio/wav", size_bytes=path.stat().st_size)._repr_html_()
+        assert "<audio" not in page and "a.wav" in page
 
 
 def test_a_store_that_does_not_answer_costs_the_player_only(monkeypatch: pytest.MonkeyPatch) -> None:
