@@ -110,7 +110,8 @@ class Index:
             modality: only hits of this modality, or of these.
             where: an SQL condition on the table's columns, such as "duration_s < 5".
             k: how many hits at most; a smaller table gives all it has.
-            offset: how many of the best to leave out, for the next page.
+            offset: how many of the best to leave out, for the next page; with hybrid, diversity or collapse `k` and `offset`
+                may come to 1,024 together.
             columns: which columns the hits carry beside `similarity`, `score` and `item_id`; all but the vector if left out.
             centred: take the mean vector of its modality off each part of the query before they are added up; better where
                 parts of several modalities are to count alike.
@@ -130,7 +131,8 @@ class Index:
         Raises:
             MediaError: a medium of the query cannot be used.
             ValueError: no query, an unknown modality, column or id, a `where` that is no condition, a bad vector or weight.
-            TypeError: an argument that is no modality of the space, or a first argument that is not text.
+            TypeError: an argument that is no modality of the space, a first argument that is not text, or another wrong kind.
+            OSError: the table cannot be read; or, for a hybrid search, its full-text index.
         """
         query = {"text": text, **media, "item_id": item_id, "vector": vector, "weights": weights}
         return self.search_many(
