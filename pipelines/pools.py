@@ -48,7 +48,7 @@ def _embedded(job: Job, group: dict[str, Todo], resources: Resources) -> Any:
     parts = []
     for modality, todo in group.items():
         located, inline = todo.datasets(resources.cpus)
-        parts += located if job.cuts[modality] == WHOLE.name else [_in_parts(part, job, resources) for part in located]
+        parts += located if job.cuts[modality] == WHOLE.name or not located else [_in_parts(located, job, resources)]
         parts += inline  # never in parts, each of which would carry the bytes of all
     dataset = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
     actors = min(resources.cpus, sum(part.num_blocks() for part in parts))
@@ -68,12 +68,13 @@ def _rows_for_a_gpu(job: Job, modality: str) -> int:
     return max(1, min(GPU_ROWS, GPU_BYTES // sum(row_bytes(feature) for feature in features)))
 
 
-def _in_parts(sources: Any, job: Job, resources: Resources) -> Any:
+def _in_parts(located: list[Any], job: Job, resources: Resources) -> Any:
     """Sources as the parts that the work on them is cut into: each part of a longer one is a block of its own, and comes first.
 
     Headers are read for it, by a pool of its own that is gone before the towers come.
     """
-    probed = _stage(sources, Probe, job, min(resources.cpus, sources.num_blocks()), num_cpus=1)
+    sources = located[0].union(*located[1:]) if len(located) > 1 else located[0]
+    probed = _stage(sources, Probe, job, min(resources.cpus, sum(part.num_blocks() for part in located)), num_cpus=1)
     longer, short = [], []
     for block in probed.iter_batches(batch_size=None, batch_format="pyarrow"):
         several = pc.greater(block["_parts"], 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -14,23 +15,29 @@ import ray
 from pipelines.cluster import start_ray
 
 BLOCK_SOURCES = 128  # of one task at most: what a lost worker costs, and how even the end is
+TASK_BYTES = 64 * 1024**2  # of media that one task reads, if it reads more than one: two seconds for a core that decodes JPEGs
 BLOCK_BYTES = 32 * 1024**2  # of inline media in one task at most
 WAITING_BYTES = 64 * 1024**2  # of sources in the driver before they go to Ray's store
 
 
 class Stored(NamedTuple):
-    """Ray Datasets of sources that are read from where they lie, and of those whose bytes came with the corpus."""
+    """Ray Datasets of sources that are read from where they lie, large ones first, and of those whose bytes came along."""
 
     located: list[Any]
     inline: list[Any]
 
 
 class Todo:
-    """The work of one modality: blocks of sources; in Ray's store (which spills to disk) as soon as there are many."""
+    """The work of one modality: blocks of sources; in Ray's store (which spills to disk) as soon as there are many.
+
+    Large sources are cut into blocks by their bytes and come first, so that none of them is begun when all else is done.
+    """
 
     def __init__(self) -> None:
         self.tables: list[pa.Table] = []  # those that are not in Ray's store yet
-        self._stored = Stored([], [])
+        self._large: list[Any] = []
+        self._small: list[Any] = []
+        self._inline: list[Any] = []
         self.rows = self._bytes = 0
 
     def add(self, sources: pa.Table) -> None:
@@ -41,28 +48,52 @@ class Todo:
         waiting = sum(t.num_rows for t in self.tables)
         if waiting >= 64 * BLOCK_SOURCES or sum(t.nbytes for t in self.tables) >= WAITING_BYTES:
             start_ray()
-            self._store(BLOCK_SOURCES)
+            self._store(BLOCK_SOURCES, TASK_BYTES)
 
     def datasets(self, actors: int) -> Stored:
         """All of it as Ray Datasets; a small job is cut finer, so that every actor has four blocks."""
-        self._store(min(BLOCK_SOURCES, max(1, -(-self.rows // (4 * actors)))))
-        return self._stored
+        share = 4 * actors
+        self._store(min(BLOCK_SOURCES, -(-self.rows // share)), min(TASK_BYTES, max(1, self._bytes // share)))
+        return Stored([*self._large, *self._small], self._inline)
 
     @property
     def mean_bytes(self) -> float:
         """Mean size of a source."""
         return self._bytes / self.rows
 
-    def _store(self, rows: int) -> None:
+    def _store(self, rows: int, task_bytes: int) -> None:
         if self.tables:
             sources = pa.concat_tables(self.tables).combine_chunks()
             inline = pc.is_valid(sources["_media"])
-            for stored, chosen in ((self._stored.located, pc.invert(inline)), (self._stored.inline, inline)):
-                some = sources.filter(chosen)
-                each = max(1, min(rows, BLOCK_BYTES * some.num_rows // max(1, some.nbytes)))
-                if some.num_rows:
-                    stored.append(ray.data.from_blocks([some.slice(k, each) for k in range(0, some.num_rows, each)]))
+            located = sources.filter(pc.invert(inline))
+            large = pc.fill_null(pc.greater(located["size_bytes"], task_bytes // rows), False)  # of others so many rows fit
+            for kept, blocks in (
+                (self._inline, _in_order(sources.filter(inline), rows)),
+                (self._large, _largest_first(located.filter(large), task_bytes)),
+                (self._small, _in_order(located.filter(pc.invert(large)), rows)),
+            ):
+                if blocks:
+                    kept.append(ray.data.from_blocks(blocks))
         self.tables = []
+
+
+def _in_order(sources: pa.Table, rows: int) -> list[pa.Table]:
+    """Blocks of so many sources, or fewer if their own bytes are many."""
+    each = max(1, min(rows, BLOCK_BYTES * sources.num_rows // max(1, sources.nbytes)))
+    return [sources.slice(k, each) for k in range(0, sources.num_rows, each)]
+
+
+def _largest_first(sources: pa.Table, task_bytes: int) -> list[pa.Table]:
+    """Blocks of sources whose media have so many bytes together, or that are one."""
+    sources = sources.sort_by([("size_bytes", "descending")])
+    firsts: list[int] = []
+    total = 0
+    for k, size_bytes in enumerate(sources["size_bytes"].to_pylist()):
+        total += size_bytes
+        if not firsts or total > task_bytes:
+            firsts.append(k)
+            total = size_bytes
+    return [sources.slice(first, end - first) for first, end in pairwise([*firsts, sources.num_rows])]
 
 
 def entries(dataset: Any) -> Iterator[Any]:
