@@ -134,9 +134,16 @@ def _found(
     depth = min(wish.depth, max(1, dataset.count_rows()))
     names = wish.modalities if wish.modalities is not None else list(background.vectors)
     apart = [[name] for name in names] if wish.calibrated and len(names) > 1 else [wish.modalities]
-    with ThreadPoolExecutor(len(apart)) as pool:  # the searches wait for storage, and Lance lets go of Python's lock
-        tables = pool.map(lambda one: nearest(dataset, query_QD, depth, settings, wish.condition(one)), apart)
-        found = pa.concat_tables(list(tables))
+
+    def search(one: Sequence[str] | None) -> pa.Table:
+        way = settings.way({query.modality for query in asked}, one) if settings is not None else None
+        return nearest(dataset, query_QD, depth, way, wish.condition(one))
+
+    if len(apart) == 1:
+        found = search(apart[0])
+    else:
+        with ThreadPoolExecutor(len(apart)) as pool:  # the searches wait for storage, and Lance lets go of Python's lock
+            found = pa.concat_tables(list(pool.map(search, apart)))
     return [found.filter(pc.equal(found["query"], number)) for number in range(len(asked))]
 
 

@@ -7,8 +7,8 @@ alike: `bindery.search`, written by pipelines/vector_index.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,34 +17,67 @@ import pyarrow as pa
 from pipelines.table import VECTOR
 
 SEARCH_KEY = "bindery.search"
+K = 10  # hits, of which recall tells how many are right
+ANY = "all"  # rows of whatever modality
+RANDOM_READ = 4  # a vector fetched by itself costs so many times as much as its bytes in a row
 EXACT_VALUES = 1 << 23  # rows x dimension, below which comparing every vector is fast: see docs/search.md
 
 
 @dataclass(frozen=True)
+class Way:
+    """How to ask a table's vector index.
+
+    Attributes:
+        probes: partitions that are looked through for a query.
+        refine: so many times as many candidates as hits are compared by their exact vectors.
+        recall: at 10, as it was measured; None: it was not.
+    """
+
+    probes: int
+    refine: int
+    recall: float | None = None
+
+
+@dataclass(frozen=True)
 class SearchSettings:
-    """How to ask a table's vector index, and what that is worth.
+    """A table's vector index, and the ways to ask it.
 
     Attributes:
         kind: of the index, as Lance names it.
-        partitions: that the vectors are divided into; `probes` of them are looked through for a query.
-        refine: so many times as many candidates as hits are compared by their exact vectors.
+        partitions: that the vectors are divided into.
         target: the recall at 10 that was asked for.
-        recall: at 10, as it was measured, by pair of modalities: {"text > image": 0.97}; "text > all" where any may be found.
         rows: of the table when the index was trained.
+        ways: by modality of the query and of what may be found: "text > image", "text > all"; until they are tuned one alone.
     """
 
     kind: str
     partitions: int
-    probes: int
-    refine: int
     target: float
     rows: int
-    recall: Mapping[str, float] = field(default_factory=dict)
+    ways: Mapping[str, Way]
 
     @property
     def worst(self) -> float | None:
         """The recall at 10 of the worst pair; None if it was not measured."""
-        return min(self.recall.values(), default=None)
+        measured = [way.recall for way in self.ways.values() if way.recall is not None]
+        return min(measured) if len(measured) == len(self.ways) else None
+
+    def way(self, askers: Collection[str | None], among: Sequence[str] | None) -> Way:
+        """How to ask: the costliest of the ways that these queries may need, of all where nothing is known of them.
+
+        Args:
+            askers: modality of each query; None for one of none, or of several.
+            among: modalities that may be found; None for any.
+        """
+        ways = {tuple(pair.split(" > ")): way for pair, way in self.ways.items()}
+        anyone = not {asker for asker, _ in ways}.issuperset(askers)
+        to = {ANY} if among is None else {*among, *([ANY] if len(among) > 1 else [])}
+        fits = [way for (asker, one), way in ways.items() if one in to and (anyone or asker in askers)]
+        return max(fits or self.ways.values(), key=self.cost)
+
+    def cost(self, way: Way) -> float:
+        """The bits a dimension that a search touches: one of a row in the index, 32 of a vector that is fetched by itself."""
+        return way.probes / self.partitions * self.rows + 32 * RANDOM_READ * K * way.refine
 
     def to_json(self) -> str:
         """As it stands in the table's metadata."""
@@ -52,11 +85,12 @@ class SearchSettings:
 
     @classmethod
     def of(cls, dataset: Any) -> SearchSettings | None:
-        """Those of a table; None where it has no vector index, or one that nobody has measured."""
+        """Those of a table; None where it has no vector index, or one that nobody has measured by pairs."""
         told = (dataset.schema.metadata or {}).get(SEARCH_KEY.encode())
         if told is None or vector_index_of(dataset) is None:
             return None
-        return cls(**json.loads(told))
+        known = json.loads(told)
+        return cls(**{**known, "ways": {n: Way(**way) for n, way in known["ways"].items()}}) if "ways" in known else None
 
 
 def vector_index_of(dataset: Any) -> Any | None:
@@ -81,14 +115,14 @@ def _index_over(dataset: Any, column: str) -> Any | None:
     return next((index for index in dataset.describe_indices() if list(index.field_names) == [column]), None)
 
 
-def nearest(dataset: Any, query_QD: np.ndarray, k: int, settings: SearchSettings | None, condition: str | None) -> pa.Table:
+def nearest(dataset: Any, query_QD: np.ndarray, k: int, way: Way | None, condition: str | None) -> pa.Table:
     """The k rows nearest to each query by the cosine, best first.
 
     Args:
         dataset: a version of the table.
         query_QD: unit vectors.
         k: of each query at most.
-        settings: how to ask the index; None compares every vector, and uses no other index either.
+        way: how to ask the index; None compares every vector, and uses no other index either.
         condition: SQL; only rows that meet it.
 
     Returns:
@@ -98,16 +132,16 @@ def nearest(dataset: Any, query_QD: np.ndarray, k: int, settings: SearchSettings
         ValueError: the condition cannot be used.
         OSError: the table cannot be read.
     """
-    wanted: dict[str, Any] = {"column": VECTOR, "q": query_QD, "k": k, "metric": "cosine", "use_index": settings is not None}
-    if settings is not None:
+    wanted: dict[str, Any] = {"column": VECTOR, "q": query_QD, "k": k, "metric": "cosine", "use_index": way is not None}
+    if way is not None:
         # Not `nprobes`, which would be the most, too, and find too little where few rows meet the condition; effort 0: no more.
-        wanted |= {"minimum_nprobes": settings.probes, "search_effort": 0.0, "refine_factor": settings.refine}
+        wanted |= {"minimum_nprobes": way.probes, "search_effort": 0.0, "refine_factor": way.refine}
     found = dataset.to_table(
         columns=["_rowid", "modality", "_distance"],
         nearest=wanted,
         filter=condition,
         prefilter=True,
-        use_scalar_index=settings is not None,
+        use_scalar_index=way is not None,
     )
     cosine = np.clip(1 - found["_distance"].to_numpy(), -1, 1).astype(np.float32)
     query = found["query_index"] if "query_index" in found.column_names else pa.array(np.zeros(len(found)), pa.int32())

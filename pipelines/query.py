@@ -35,11 +35,13 @@ class Asked:
         vector: (D,), norm 1.
         words: the query as people would say it.
         text: its text, if it has one.
+        modality: of its vector; None of a sum, of a bare vector, and where a mean is taken off.
     """
 
     vector: np.ndarray
     words: str
     text: str | None
+    modality: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def _asked(parts: Mapping[str, _Part], weights: Mapping[str, float], background:
     vectors = [part.vector - _mean(part, background) for part in parts.values()]
     vector = fuse(vectors, "mean", [weights.get(name, 1.0) for name in parts])
     text = parts["text"].given if "text" in parts else None
-    return Asked(vector, describe_query({name: part.given for name, part in parts.items()}, weights), text)
+    modality = next(iter(parts.values())).modality if len(parts) == 1 and background is None else None
+    return Asked(vector, describe_query({name: part.given for name, part in parts.items()}, weights), text, modality)
 
 
 def _mean(part: _Part, background: Background | None) -> np.ndarray | float:

@@ -2,75 +2,78 @@
 
 Recall at 10: of the ten nearest by the cosine, which a comparison with every vector tells, the share that the index finds.
 Queries are items of the table, drawn evenly from each modality, and each is left out of its own answer. A query of one modality
-lies outside the cloud of another, where an index is at its worst, so each pair of modalities is measured apart, and settings
-must do for all of them.
+lies outside the cloud of another, where an index is at its worst, so each pair of modalities is measured apart, and gets a way
+to be asked of its own.
 
 Q queries, N rows, D dimension, K results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from pipelines.background import sample_rows, vectors_of
 from pipelines.filters import is_in
-from pipelines.nearest import SearchSettings, nearest
+from pipelines.nearest import ANY, K, SearchSettings, Way, nearest
 from pipelines.table import VECTOR
 
-K = 10
-QUERIES = 32  # of each modality
+QUERIES = 48  # of each modality
+SURE = 1.64  # standard errors by which the mean lies above the target: 19 times of 20 the recall of all queries does, too
 BATCH_ROWS = 4096  # rows that are compared at once
-REFINE = (2, 4, 8, 16, 32, 64)
-RANDOM_READ = 4  # a vector fetched by itself costs so many times as much as its bytes in a row
-ANY = "all"  # rows of whatever modality
+LEAST_PROBES = 16
+REFINE = (4, 8, 16, 32, 64)
+FAIR = 16  # of these: beyond it more partitions are tried first
+TIE = 1e-5  # cosines that differ by less are equal: copies, and the last digits of another order of sums
 ITSELF = -2.0  # below every cosine
 
 
 def tune(dataset: Any, settings: SearchSettings) -> SearchSettings:
-    """The cheapest settings whose recall at 10 reaches the target for every pair of modalities, with the recall measured.
+    """For every pair of modalities the cheapest way to ask whose recall at 10 is sure to reach the target, and that recall.
 
-    Where none does, those with every partition probed and the most candidates refined, and what they reach.
+    Where none is, every partition is probed and the most candidates refined. No way is cheaper than the least probes and
+    candidates: what people ask with is less like the items of a table than these are like each other.
 
     Args:
         dataset: a version of the table, its index fresh.
-        settings: of the index; `probes`, `refine` and `recall` are to be found.
+        settings: of the index; its ways are to be found.
     """
     queries = held_out(dataset)
     truth = exact_neighbours(dataset, queries)
-    pairs = list(truth)
-    tried = settings
-    for probes, refine in _choices(settings):
-        tried = replace(settings, probes=probes, refine=refine, recall={})
-        recall = {}
-        for pair in pairs:
-            recall[pair] = _recall(dataset, queries[pair[0]], truth[pair], pair[1], tried)
-            if recall[pair] < settings.target:
-                pairs.sort(key=lambda one: one != pair)  # what fails here most likely fails next time: ask it first
-                break
-        else:
-            return replace(tried, recall=_named(recall))
-    recall = {pair: _recall(dataset, queries[pair[0]], truth[pair], pair[1], tried) for pair in truth}
-    return replace(tried, recall=_named(recall))
+    ways = {}
+    for (asker, among), true in sorted(truth.items()):
+        measure = partial(_recall, dataset, queries[asker], true, among)
+        ways[f"{asker} > {among}"] = _cheapest(settings, measure)
+    return replace(settings, ways=ways)
 
 
-def _choices(settings: SearchSettings) -> list[tuple[int, int]]:
-    """Probes and refine factors, the cheapest first, by the bytes that they touch; the last are all that an index can do.
+def _cheapest(settings: SearchSettings, recall_of: Callable[[Way], np.ndarray]) -> Way:
+    """The fewest partitions that do when a fair number of candidates are refined, else the most; then the fewest candidates."""
+    last = settings.partitions
+    probes = [*(1 << n for n in range(LEAST_PROBES.bit_length() - 1, last.bit_length()) if 1 << n < last), last]
 
-    A row has a bit a dimension in the index, and 32 in its vector.
-    """
-    probes = [
-        *(1 << n for n in range(2, settings.partitions.bit_length()) if 1 << n < settings.partitions),
-        settings.partitions,
-    ]
+    @cache
+    def measured(way: Way) -> np.ndarray:
+        return recall_of(way)
 
-    def bits_a_dimension(choice: tuple[int, int]) -> float:
-        return choice[0] / settings.partitions * settings.rows + 32 * RANDOM_READ * K * choice[1]
+    def enough(way: Way) -> bool:
+        recall_Q = measured(way)
+        return not len(recall_Q) or bool(recall_Q.mean() - SURE * recall_Q.std() / np.sqrt(len(recall_Q)) >= settings.target)
 
-    return sorted(((p, r) for p in probes for r in REFINE), key=bits_a_dimension)
+    best = Way(probes[0], REFINE[0])
+    if not enough(best):
+        refine = FAIR if enough(Way(last, FAIR)) else REFINE[-1]
+        fewest = probes[min(bisect_left(probes[:-1], True, key=lambda p: enough(Way(p, refine))), len(probes) - 1)]
+        candidates = [r for r in REFINE if r < refine]
+        found = bisect_left(candidates, True, key=lambda r: enough(Way(fewest, r)))
+        best = Way(fewest, [*candidates, refine][found])
+    recall_Q = measured(best)
+    return replace(best, recall=round(float(recall_Q.mean()), 4) if len(recall_Q) else 1.0)
 
 
 def held_out(dataset: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -83,63 +86,42 @@ def held_out(dataset: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def exact_neighbours(
     dataset: Any, queries: Mapping[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[tuple[str, str], list[set[int]]]:
-    """The K nearest of every query among the rows of each modality and of all, itself left out: {(from, among): a set a query}.
+) -> dict[tuple[str, str], list[np.ndarray]]:
+    """Cosines of the K nearest of every query among the rows of each modality and of all, itself left out.
 
-    One pass over the table.
+    One pass over the table. {(from, among): an array of K at most for each query}.
     """
     query_QD = np.concatenate([vectors for _, vectors in queries.values()])
     own_Q = np.concatenate([rows for rows, _ in queries.values()])
-    best = {
-        name: (np.full((len(own_Q), 0), ITSELF, np.float32), np.zeros((len(own_Q), 0), np.uint64)) for name in [*queries, ANY]
-    }
+    best = {name: np.full((len(own_Q), 0), ITSELF, np.float32) for name in [*queries, ANY]}
     for batch in dataset.to_batches(columns=["modality", VECTOR], with_row_id=True, batch_size=BATCH_ROWS):
         cosine_QN = query_QD @ vectors_of(batch).T
         rows_N, modality_N = batch["_rowid"].to_numpy(), np.array(batch["modality"].to_pylist())
         cosine_QN[own_Q[:, None] == rows_N] = ITSELF
         for name in best:
             mine_N = np.flatnonzero(modality_N == name) if name != ANY else np.arange(len(rows_N))
-            best[name] = _merged(*best[name], cosine_QN[:, mine_N], rows_N[mine_N])
-    ends = np.cumsum([len(rows) for rows, _ in queries.values()])
-    found = {}
-    for name, (cosine_QK, rows_QK) in best.items():
-        sets = [
-            {row for row, c in zip(r, cs, strict=True) if c > ITSELF} for r, cs in zip(rows_QK.tolist(), cosine_QK, strict=True)
-        ]
-        for asker, end in zip(queries, ends.tolist(), strict=True):
-            found[asker, name] = sets[end - len(queries[asker][0]) : end]
-    return found
+            best[name] = _largest(np.concatenate([best[name], cosine_QN[:, mine_N]], axis=1))
+    ends = np.cumsum([len(rows) for rows, _ in queries.values()]).tolist()
+    return {
+        (asker, name): [row_K[row_K > ITSELF] for row_K in cosine_QK[end - len(queries[asker][0]) : end]]
+        for name, cosine_QK in best.items()
+        for asker, end in zip(queries, ends, strict=True)
+    }
 
 
-def _merged(
-    cosine_QK: np.ndarray, rows_QK: np.ndarray, cosine_QN: np.ndarray, rows_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best K of what was best so far and of new rows."""
-    cosine = np.concatenate([cosine_QK, cosine_QN], axis=1)
-    rows = np.concatenate([rows_QK, np.broadcast_to(rows_N, cosine_QN.shape)], axis=1)
-    if cosine.shape[1] <= K:
-        return cosine, rows
-    order = np.argpartition(-cosine, K - 1, axis=1)[:, :K]
-    return np.take_along_axis(cosine, order, axis=1), np.take_along_axis(rows, order, axis=1)
+def _largest(cosine_QN: np.ndarray) -> np.ndarray:
+    """The K largest of each row, or all (Q, K)."""
+    return cosine_QN if cosine_QN.shape[1] <= K else -np.partition(-cosine_QN, K - 1, axis=1)[:, :K]
 
 
-def _recall(
-    dataset: Any,
-    queries: tuple[np.ndarray, np.ndarray],
-    truth: list[set[int]],
-    among: str,
-    settings: SearchSettings,
-) -> float:
+def _recall(dataset: Any, queries: tuple[np.ndarray, np.ndarray], truth: list[np.ndarray], among: str, way: Way) -> np.ndarray:
+    """Of each query that has a true neighbour the share that is found (Q,); of copies one is as good as another."""
     own_Q, query_QD = queries
     condition = is_in("modality", [among]) if among != ANY else None
-    found = nearest(dataset, query_QD, K + 1, settings, condition)
-    asked, rows = found["query"].to_numpy(), found["row"].to_numpy()
-    right = wanted = 0
-    for number, (own, true) in enumerate(zip(own_Q.tolist(), truth, strict=True)):
-        hits = [row for row in rows[asked == number].tolist() if row != own][:K]
-        right, wanted = right + len(true.intersection(hits)), wanted + len(true)
-    return right / wanted if wanted else 1.0
-
-
-def _named(recall: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    return {f"{asker} > {among}": round(value, 4) for (asker, among), value in sorted(recall.items())}
+    found = nearest(dataset, query_QD, K + 1, way, condition)
+    asked, rows, cosine = (found[name].to_numpy() for name in ("query", "row", "similarity"))
+    shares = []
+    for number, (own, true_K) in enumerate(zip(own_Q.tolist(), truth, strict=True)):
+        hits = cosine[(asked == number) & (rows != own)][: len(true_K)]
+        shares += [int((hits >= true_K.min() - TIE).sum()) / len(true_K)] if len(true_K) else []
+    return np.array(shares)

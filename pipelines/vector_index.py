@@ -2,7 +2,8 @@
 
 A table so small that every vector is compared in a tenth of a second gets no vector index. A larger one gets IVF_RQ: partitions
 around centroids (IVF; Jegou et al., 2011), in each one bit a dimension (RaBitQ; Gao and Long, 2024), and the best candidates
-compared again by their exact vectors. Scalar indices go on what is filtered by, and a full-text index on `text`.
+compared again by their exact vectors. Where that does not reach the recall, the vectors themselves (IVF_FLAT). Scalar
+indices go on what is filtered by, and a full-text index on `text`.
 
 Each step is one commit by Lance: killed between two, the table is whole and the next run goes on. A commit of rows by somebody
 else is no conflict: rows that an index does not hold are compared one by one (docs/decisions/0010-index-commits.md).
@@ -10,25 +11,27 @@ else is no conflict: rows that an index does not hold are compared one by one (d
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from math import ceil, isqrt
 from typing import Any
 
+import numpy as np
 from lance.query import MatchQuery
 
 from pipelines.background import vectors_of
 from pipelines.compaction import Tidied
 from pipelines.filters import is_in
 from pipelines.lease import LeaseLostError
-from pipelines.nearest import EXACT_VALUES, SEARCH_KEY, SearchSettings, nearest, vector_index_of
-from pipelines.recall import REFINE, K, tune
+from pipelines.nearest import ANY, EXACT_VALUES, SEARCH_KEY, K, SearchSettings, Way, nearest, vector_index_of
+from pipelines.recall import REFINE, tune
 from pipelines.table import VECTOR, open_table
 
 TARGET_RECALL = 0.95  # at 10
 SCALARS = {"item_id": "BTREE", "source_id": "BTREE", "uri": "BTREE", "modality": "BITMAP", "corpus": "BITMAP"}
 STALE_SHARE = 0.01  # of the rows; an index that lacks more is brought up to date even where time is short
+COARSE, WHOLE = "IVF_RQ", "IVF_FLAT"  # a bit a dimension; the vectors, where a bit is not enough or the dimension is odd
 GROWTH = 4  # the index is trained anew when the table has so many times as many rows, or as few
 _NAME = f"{VECTOR}_idx"
 _OURS = {VECTOR, "text", *SCALARS}
@@ -101,32 +104,40 @@ def _tuned(uri: str, check: Callable[[], None], tidied: Tidied, target: float) -
     if known is not None and known.target == target and (known.worst or 0) >= target and _NAME not in tidied.indices_refreshed:
         return _told(known)
     if known is None or not known.rows / GROWTH < rows < known.rows * GROWTH:
-        known = _train(uri, check, tidied, target, known)
+        known = _train(uri, check, tidied, target, known, known.kind if known is not None else COARSE)
     found = tune(_open(uri), replace(known, target=target))
     if _NAME not in tidied.indices_built and (found.worst or 0) < target:
-        found = tune(_open(uri), _train(uri, check, tidied, target, known))
+        known = _train(uri, check, tidied, target, found, found.kind)
+        found = tune(_open(uri), known)
+    if found.kind == COARSE and (found.worst or 0) < target:
+        known = _train(uri, check, tidied, target, found, WHOLE)
+        found = tune(_open(uri), known)
     _store(uri, check, found)
     return _told(found)
 
 
 def _told(settings: SearchSettings) -> dict[str, Any]:
-    how = {name: getattr(settings, name) for name in ("target", "partitions", "probes", "refine")}
-    return {"index": settings.kind, "recall": settings.worst, **how, "by_pair": dict(settings.recall)}
+    about = {"index": settings.kind, "recall": settings.worst, "target": settings.target, "partitions": settings.partitions}
+    return {**about, "by_pair": {pair: asdict(way) for pair, way in settings.ways.items()}}
 
 
-def _train(uri: str, check: Callable[[], None], tidied: Tidied, target: float, known: SearchSettings | None) -> SearchSettings:
+def _train(
+    uri: str, check: Callable[[], None], tidied: Tidied, target: float, known: SearchSettings | None, kind: str
+) -> SearchSettings:
     """Train the vector index on the rows there are, in place of the one before.
 
     Until it is tuned, readers probe twice the share of partitions that was right before; if there was none, all partitions.
     """
     dataset = _open(uri)
     rows, dim = dataset.count_rows(), dataset.schema.field(VECTOR).type.list_size
-    kind, options = ("IVF_RQ", {"num_bits": 1}) if dim % 8 == 0 else ("IVF_SQ", {})
-    partitions = max(1, math.isqrt(rows))
-    settings = SearchSettings(kind, partitions, probes=partitions, refine=REFINE[-1], target=target, rows=rows)
+    kind = kind if dim % 8 == 0 else WHOLE
+    options = {"num_bits": 1} if kind == COARSE else {}
+    partitions = _partitions(dataset, rows)
+    ways = {f"{ANY} > {ANY}": Way(partitions, REFINE[-1])}
     if known is not None:
-        probes = math.ceil(2 * partitions * known.probes / known.partitions)
-        settings = replace(settings, probes=max(known.probes, min(probes, partitions)), refine=known.refine)
+        share = 2 * partitions / known.partitions
+        ways = {n: Way(min(partitions, max(w.probes, ceil(share * w.probes))), w.refine) for n, w in known.ways.items()}
+    settings = SearchSettings(kind, partitions, target, rows, ways)
     _store(uri, check, settings)
     for other in (i.name for i in dataset.describe_indices() if list(i.field_names) == [VECTOR] and i.name != _NAME):
         check()
@@ -139,6 +150,14 @@ def _train(uri: str, check: Callable[[], None], tidied: Tidied, target: float, k
     return settings
 
 
+def _partitions(dataset: Any, rows: int) -> int:
+    """The square root of the rows, or a quarter of the different vectors where these are few: others would be empty."""
+    wanted = isqrt(rows)
+    sample = np.linspace(0, rows - 1, min(rows, 4 * wanted)).astype(np.int64)
+    vectors = vectors_of(dataset.take(sample.tolist(), columns=[VECTOR]))
+    return max(1, min(wanted, len({vector.tobytes() for vector in vectors}) // 4))
+
+
 def _drop_damaged(uri: str, check: Callable[[], None]) -> None:
     """Drop the vector index if it cannot be read: it can neither take in rows nor find any."""
     dataset = _open(uri)
@@ -146,7 +165,7 @@ def _drop_damaged(uri: str, check: Callable[[], None]) -> None:
     if index is not None and settings is not None:
         try:
             some = vectors_of(dataset.take([0], columns=[VECTOR]))
-            nearest(dataset, some, K, replace(settings, probes=settings.partitions), None)
+            nearest(dataset, some, K, Way(settings.partitions, 1), None)
         except _UNREADABLE:
             dataset.take([0], columns=[VECTOR])  # raises if it is the store that does not answer
             check()

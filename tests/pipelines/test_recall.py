@@ -1,0 +1,76 @@
+"""Each pair of modalities is asked in the cheapest way that is sure to reach the target; in doubt the costliest is taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.nearest import SearchSettings, Way
+from pipelines.recall import LEAST_PROBES, REFINE, _cheapest
+
+SETTINGS = SearchSettings("IVF_RQ", partitions=1000, target=0.95, rows=1_000_000, ways={})
+WAYS = {"text > image": Way(256, 16), "image > image": Way(16, 4), "text > all": Way(16, 8), "image > all": Way(32, 4)}
+
+
+def recalls(share: float, queries: int = 64) -> np.ndarray:
+    """Of queries that find all or nothing, so that their mean is the share."""
+    return (np.arange(queries) < round(share * queries)).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("askers", "among", "way"),
+    [
+        (["text"], ["image"], "text > image"),
+        (["image"], ["image"], "image > image"),
+        (["image"], None, "image > all"),
+        (["text", "image"], ["image"], "text > image"),
+        ([None], ["image"], "text > image"),
+        ([None], None, "image > all"),
+        (["audio"], ["image"], "text > image"),
+        (["image"], ["image", "text"], "image > all"),
+        (["text"], ["audio"], "text > image"),
+    ],
+)
+def test_a_query_is_asked_in_the_way_of_its_pair_and_in_the_costliest_where_that_is_unknown(
+    askers: list[str | None], among: list[str] | None, way: str
+) -> None:
+    settings = SearchSettings("IVF_RQ", 1000, 0.95, 1_000_000, WAYS)
+    assert settings.way(askers, among) == WAYS[way]
+
+
+def test_the_cheapest_way_that_reaches_the_target_is_found() -> None:
+    def recall(way: Way) -> np.ndarray:
+        return recalls(1.0 if way.probes >= 128 and way.refine >= 16 else 0.5)
+
+    assert _cheapest(SETTINGS, recall) == Way(128, 16, 1.0)
+
+
+def test_more_partitions_are_probed_before_very_many_candidates_are_compared() -> None:
+    def recall(way: Way) -> np.ndarray:
+        return recalls(1.0 if way.probes >= 64 or (way.probes >= 16 and way.refine >= 32) else 0.5)
+
+    assert _cheapest(SETTINGS, recall) == Way(64, REFINE[0], 1.0)
+
+
+def test_very_many_are_compared_where_no_number_of_partitions_does_without() -> None:
+    assert _cheapest(SETTINGS, lambda way: recalls(1.0 if way.refine >= 32 else 0.5)) == Way(LEAST_PROBES, 32, 1.0)
+
+
+def test_a_mean_just_above_the_target_is_not_sure_enough() -> None:
+    def recall(way: Way) -> np.ndarray:
+        return recalls(1.0 if way.probes >= 64 else 0.96)
+
+    assert _cheapest(SETTINGS, recall).probes == 64
+
+
+def test_where_no_way_reaches_the_target_all_is_done_and_what_that_reaches_is_told() -> None:
+    assert _cheapest(SETTINGS, lambda _way: recalls(0.5)) == Way(1000, REFINE[-1], 0.5)
+
+
+def test_no_way_is_cheaper_than_what_people_need_whose_queries_are_no_items() -> None:
+    assert _cheapest(SETTINGS, lambda _way: recalls(1.0)) == Way(LEAST_PROBES, REFINE[0], 1.0)
+
+
+def test_the_recall_is_unknown_until_every_pair_was_measured() -> None:
+    half = SearchSettings("IVF_RQ", 1000, 0.95, 10, {"a > a": Way(16, 4, 0.97), "a > all": Way(16, 4)})
+    assert half.worst is None
