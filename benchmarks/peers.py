@@ -25,7 +25,7 @@ from benchmarks.thresholds import missed
 RESULT = Path(__file__).parent / "results" / "peers.json"
 PEERS = ("ray_data", "daft", "data_loader")
 COUNTS = {"instant": 10_000, "ViT-B-32": 2000}
-ROUNDS = {"instant": 2, "ViT-B-32": 1}
+ROUNDS = {"instant": 1, "ViT-B-32": 1}
 
 
 def measure(name: str, folder: Path, peers: Path) -> dict[str, Any]:
