@@ -1,6 +1,8 @@
 """Embed a corpus into a table. In: media anywhere. Out: vectors in LanceDB, each exactly once, and a report.
 
 python -m jobs.embed s3://bucket/media --db s3://bucket/index
+python -m jobs.embed s3://bucket/media --db s3://bucket/index --dry-run --report plan.json --config prices.yaml
+python -m jobs.embed s3://bucket/media --db s3://bucket/index --plan plan.json
 ray job submit --working-dir . -- python -m jobs.embed s3://bucket/media --db s3://bucket/index
 """
 
@@ -36,7 +38,10 @@ class EmbedConfig(EmbedSettings):
         only_writer: take a store that ignores conditional writes; nothing else may write to the table meanwhile.
         allow_hosts: the only hosts that http(s) URLs of a corpus may name besides its own (names, addresses, globs), private
             ones too; without it all hosts with public addresses.
-        dry_run: only plan, and report what would be done.
+        dry_run: only plan: what would be done and, measured on a sample, how long that takes, what it costs, what limits it.
+        plan: the --report of a dry run; the report then compares it with what this run took.
+        prices: a list of {name, cpus, gpus, usd_an_hour, tower_speedup}, best in a --config file: machines that a dry run looks
+            at instead of assumed ones. tower_speedup: of one GPU over the device of the sample.
     """
 
 

@@ -31,7 +31,8 @@ class ReindexConfig(ReindexSettings):
         only_writer: take a store that ignores conditional writes; nothing else may write to the table meanwhile.
         allow_hosts: the only hosts that http(s) URLs of a corpus may name besides its own (names, addresses, globs), private
             ones too; without it all hosts with public addresses.
-        dry_run: only plan, and report what would be done.
+        dry_run: only plan: what would be done, and what that takes, a corpus at a time, as in `embed`.
+        prices: machines that a dry run looks at, as in `embed`.
     """
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
+from ray._private.utils import get_num_cpus
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from encoders.encoder import Encoder, list_encoders, package_of
@@ -68,6 +70,15 @@ class Resources:
         """Of the Ray that is running."""
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return cls(max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0)))
+
+    @classmethod
+    def at_hand(cls) -> Resources:
+        """Of the cluster that RAY_ADDRESS names, which is joined; with none, what Ray would find here. It is not started."""
+        if os.environ.get("RAY_ADDRESS"):
+            start_ray()
+        if ray.is_initialized():
+            return cls.of_cluster()
+        return cls(max(1, int(get_num_cpus())), torch.cuda.device_count())
 
 
 def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:

@@ -18,9 +18,11 @@ import ray
 from encoders.errors import SpaceError
 from encoders.space import Space, load_space
 from pipelines.classify import refuse_filled
-from pipelines.cluster import check_workers, start_ray
+from pipelines.cluster import Resources, check_workers, start_ray
 from pipelines.corpus import Corpus, CorpusError, open_corpus
 from pipelines.decoder import ITEM_TIMEOUT_S
+from pipelines.fact import compare, read_plan
+from pipelines.forecast import Machine
 from pipelines.holdings import read_holdings
 from pipelines.identity import canonical_uri, recipe
 from pipelines.known import Seen, id_words
@@ -37,6 +39,7 @@ from pipelines.stages import Job
 from pipelines.table import RESERVED_COLUMNS, check_columns, check_space, item_schema, open_table, table_uri
 from pipelines.todo import Todo
 from pipelines.tombstones import Tombstones
+from pipelines.trial import foresee
 from pipelines.vector_index import keep_up
 from pipelines.writer import Writer
 
@@ -64,6 +67,8 @@ class EmbedSettings:
     only_writer: bool = False
     allow_hosts: Sequence[str] = ()
     dry_run: bool = False
+    plan: str | None = None
+    prices: Sequence[Machine] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.table) or "__" in self.table:
@@ -72,6 +77,10 @@ class EmbedSettings:
             raise ValueError(f"max_reject_rate {self.max_reject_rate} is no share; it must be between 0 and 1")
         if not self.item_timeout >= 1:
             raise ValueError(f"item_timeout {self.item_timeout} is too short; give at least 1 second")
+        if self.plan and self.dry_run:
+            raise ValueError(
+                f"plan {self.plan!r} is for the run that is compared with it; leave out one of --plan and --dry-run"
+            )
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ class Prepared:
     corpus: Corpus
     cuts: Mapping[str, Cut]  # by modality
     db: str
+    plan: Mapping[str, Any] | None = None  # what a dry run said of it
 
     @property
     def uri(self) -> str:
@@ -141,7 +151,9 @@ def prepare(settings: EmbedSettings) -> Prepared:
         modalities=space.modalities,
         allow_hosts=settings.allow_hosts,
     )
-    prepared = Prepared(settings, space, corpus, parse_cuts(settings.segment, space.modalities), canonical_uri(settings.db))
+    plan = read_plan(settings.plan, corpus.id, space.fingerprint) if settings.plan else None
+    cuts = parse_cuts(settings.segment, space.modalities)
+    prepared = Prepared(settings, space, corpus, cuts, canonical_uri(settings.db), plan)
     existing = open_table(prepared.uri)
     if existing is not None:
         check_space(existing, space, prepared.uri)
@@ -163,8 +175,8 @@ def embed(settings: EmbedSettings) -> EmbedReport:
     prepared = prepare(settings)
     report = prepared.report(new_run_id())
     if settings.dry_run:
-        for _ in planner_of(prepared, open_table(prepared.uri), report, Seen()).batches():
-            pass
+        planner = planner_of(prepared, open_table(prepared.uri), report, Seen())
+        report.plan = foresee(planner, prepared.job(report.run_id), settings.prices)
     else:
         with (
             Lease(prepared.db, settings.table, report.run_id, only_writer=settings.only_writer) as lease,
@@ -180,6 +192,8 @@ def embed(settings: EmbedSettings) -> EmbedReport:
                 ledger.refresh()
                 report.audit = audit(ledger, rows_before + report.tally.items_written)
             report.seconds = round(time.monotonic() - began, 3)
+            if prepared.plan is not None:
+                report.plan_vs_fact = compare(prepared.plan, report.tally, report.seconds, Resources.at_hand())
             append_run(prepared.db, settings.table, started_at, report.to_json(), report.exit_code)
     report.seconds = round(time.monotonic() - began, 3)
     return report

@@ -27,6 +27,7 @@ from pipelines.embed import (
     prepare,
     run_errors,
 )
+from pipelines.forecast import Machine
 from pipelines.holdings import of_corpus
 from pipelines.known import Seen, id_words
 from pipelines.lease import Lease
@@ -36,6 +37,7 @@ from pipelines.progress import EmbedProgress
 from pipelines.report import Audit, EmbedReport
 from pipelines.runs import append_run, new_run_id
 from pipelines.table import open_table
+from pipelines.trial import foresee
 from pipelines.upkeep import optimize
 
 
@@ -66,6 +68,7 @@ class ReindexSettings:
     only_writer: bool = False
     allow_hosts: Sequence[str] = ()
     dry_run: bool = False
+    prices: Sequence[Machine] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_delete_fraction <= 1:
@@ -76,7 +79,7 @@ class ReindexSettings:
     def each(self) -> list[EmbedSettings]:
         """The embed run of each corpus."""
         shared = {name: getattr(self, name) for name in ("db", "table", "space", "retry_rejects", "item_timeout")}
-        shared |= {name: getattr(self, name) for name in ("max_reject_rate", "only_writer", "allow_hosts", "dry_run")}
+        shared |= {name: getattr(self, name) for name in ("max_reject_rate", "only_writer", "allow_hosts", "dry_run", "prices")}
         return [EmbedSettings(**{**shared, **vars(one), "segment": one.segment or self.segment}) for one in self.corpora]
 
 
@@ -180,8 +183,7 @@ def _plan_only(each: Sequence[Prepared], report: ReindexReport, settings: Reinde
     dataset = open_table(each[0].uri)
     for prepared, one in zip(each, report.corpora, strict=True):
         planner = planner_of(prepared, dataset, one, seen.setdefault(prepared.corpus.id, Seen()))
-        for _ in planner.batches():
-            pass
+        one.plan = foresee(planner, prepared.job(report.run_id), settings.prices)
         last[prepared.corpus.id] = one
     for corpus, one in last.items():
         _gone(dataset, corpus, each[0].recipes, seen.values(), one, report, settings.max_delete_fraction)

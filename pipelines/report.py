@@ -9,8 +9,10 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.bottleneck import STAGES, verdict
+from pipelines.forecast import Forecast
 from pipelines.rejects import Rejected
 
 
@@ -99,6 +101,8 @@ class EmbedReport:
     commits: int = 0
     seconds: float = 0.0
     audit: Audit | None = None
+    plan: Forecast | None = None  # of a dry run
+    plan_vs_fact: Mapping[str, Any] | None = None  # of a run that was given its plan
 
     @property
     def failures(self) -> list[str]:
@@ -129,6 +133,7 @@ class EmbedReport:
         counts["skipped_by_kind"], counts["skipped"] = counts["skipped"], self.tally.skipped.total()
         own = {k: v for k, v in vars(self).items() if k not in ("tally", "max_reject_rate", "audit")}
         own["audit"] = self.audit and vars(self.audit)
+        own["plan"] = self.plan and self.plan.to_json()
         counts["seconds_by_stage"] = {name: round(took_s, 3) for name, took_s in counts.pop("seconds").items()}
         del counts["commits"], counts["measured"]  # `own` counts all commits; the latter is for Prometheus
         limit = verdict(self.tally.seconds)

@@ -219,8 +219,8 @@ def test_a_sigterm_keeps_what_is_embedded_and_gives_the_lease_back(tmp_path: Pat
             break
     time.sleep(8)  # somewhere between Ray's start and the last commit
     os.kill(child.pid, signal.SIGTERM)
-    child.communicate(timeout=120)
-    assert child.returncode in (STOPPED, DONE)  # DONE: it had already finished
+    words = child.communicate(timeout=120)[1]
+    assert child.returncode in (STOPPED, DONE), words  # DONE: it had already finished
     assert list((tmp_path / "db" / "_bindery" / "media").glob("epoch-*/released"))
     _run(media, tmp_path / "db")
     assert sorted(_table(tmp_path / "db")["uri"]) == sorted(str(p) for p in media.iterdir())
