@@ -16,6 +16,7 @@ from pipelines.cluster import start_ray
 
 BLOCK_SOURCES = 128  # of one task at most: what a lost worker costs, and how even the end is
 TASK_BYTES = 64 * 1024**2  # of media that one task reads, if it reads more than one: two seconds for a core that decodes JPEGs
+LARGE_BYTES = TASK_BYTES // BLOCK_SOURCES  # of a source, above which a task takes fewer
 BLOCK_BYTES = 32 * 1024**2  # of inline media in one task at most
 WAITING_BYTES = 64 * 1024**2  # of sources in the driver before they go to Ray's store
 
@@ -66,7 +67,7 @@ class Todo:
             sources = pa.concat_tables(self.tables).combine_chunks()
             inline = pc.is_valid(sources["_media"])
             located = sources.filter(pc.invert(inline))
-            large = pc.fill_null(pc.greater(located["size_bytes"], task_bytes // rows), False)  # of others so many rows fit
+            large = pc.fill_null(pc.greater(located["size_bytes"], LARGE_BYTES), False)  # the others stay in their order
             for kept, blocks in (
                 (self._inline, _in_order(sources.filter(inline), rows)),
                 (self._large, _largest_first(located.filter(large), task_bytes)),
