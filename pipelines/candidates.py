@@ -23,6 +23,7 @@ from lance.query import MatchQuery
 
 from encoders.ranking import first_of_each, maximal_marginal_relevance, reciprocal_rank_fusion, standardise
 from pipelines.background import Background, vectors_of
+from pipelines.damage import UNREADABLE
 from pipelines.filters import conjunction, explained, is_in
 from pipelines.nearest import SearchSettings, full_text_index_of, nearest
 from pipelines.query import Asked
@@ -188,7 +189,7 @@ def _by_words(dataset: Any, text: str, wish: Wish, indexed: bool) -> list[int]:
             limit=wish.depth,
             use_scalar_index=indexed,
         )
-    except (OSError, ValueError, RuntimeError) as error:  # the condition was good enough for the vectors
+    except UNREADABLE as error:  # the condition was good enough for the vectors
         what = f"the full-text index of {dataset.uri} cannot be read; `bindery optimize` mends it, or leave out hybrid"
         raise OSError(f"{what} ({error!s:.200})") from error
     rows: list[int] = found.sort_by([("_score", "descending"), ("_rowid", "ascending")])["_rowid"].to_pylist()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 Found = TypeVar("Found")
+UNREADABLE = (OSError, ValueError, RuntimeError)  # what Lance raises for an index file that is damaged or gone
 
 
 def despite_damage(uri: str, read: Callable[[bool], Found]) -> Found:
@@ -21,7 +22,7 @@ def despite_damage(uri: str, read: Callable[[bool], Found]) -> Found:
     """
     try:
         return read(True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except UNREADABLE as error:
         found = read(False)
         what = f"an index of {uri} cannot be read, so every row is looked at; `bindery optimize` mends it"
         warnings.warn(f"{what} ({error!s:.200})", stacklevel=5)

@@ -22,6 +22,7 @@ from lance.query import MatchQuery
 
 from pipelines.background import vectors_of
 from pipelines.compaction import Tidied
+from pipelines.damage import UNREADABLE
 from pipelines.filters import is_in
 from pipelines.lease import LeaseLostError
 from pipelines.nearest import ANY, EXACT_VALUES, SEARCH_KEY, K, SearchSettings, Way, nearest, vector_index_of
@@ -35,7 +36,6 @@ COARSE, WHOLE = "IVF_RQ", "IVF_FLAT"  # a bit a dimension; the vectors, where a 
 GROWTH = 4  # the index is trained anew when the table has so many times as many rows, or as few
 _NAME = f"{VECTOR}_idx"
 _OURS = {VECTOR, "text", *SCALARS}
-_UNREADABLE = (OSError, ValueError, RuntimeError)  # what Lance raises for an index file that is damaged or gone
 
 
 def keep_indices(uri: str, check: Callable[[], None], tidied: Tidied, target: float | None = None) -> None:
@@ -74,7 +74,7 @@ def keep_up(uri: str, check: Callable[[], None]) -> None:
         refresh(uri, check, Tidied(), STALE_SHARE)
     except LeaseLostError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         what = f"an index of {uri} cannot take in new rows; `bindery optimize` mends it"
         warnings.warn(f"{what} ({error!s:.200})", stacklevel=2)
 
@@ -166,7 +166,7 @@ def _drop_damaged(uri: str, check: Callable[[], None]) -> None:
         try:
             some = vectors_of(dataset.take([0], columns=[VECTOR]))
             nearest(dataset, some, K, Way(settings.partitions, 1), None)
-        except _UNREADABLE:
+        except UNREADABLE:
             dataset.take([0], columns=[VECTOR])  # raises if it is the store that does not answer
             check()
             dataset.drop_index(index.name)
@@ -206,7 +206,7 @@ def _readable(dataset: Any, column: str, kind: str) -> bool:
         else:
             some = dataset.take([0], columns=[column])[column].to_pylist()  # of a value that is not there no page would be read
             dataset.count_rows(filter=is_in(column, [str(value) for value in some]))
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
     return True
 
