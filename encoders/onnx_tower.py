@@ -125,6 +125,14 @@ def _with_names(tower: nn.Module, features: list[str]) -> nn.Module:
     return around.eval()  # type: ignore[no-any-return]
 
 
+def check_exporter() -> None:
+    """Raise SpaceError if there is nothing to write ONNX files with."""
+    try:
+        import onnxscript  # noqa: F401 - torch.onnx wants it, and says so late
+    except ImportError as error:
+        raise SpaceError("ONNX needs onnx and onnxscript, which are not installed: pip install 'bindery[onnx]'") from error
+
+
 def write_onnx(tower: nn.Module, features: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write a tower as an ONNX file.
 
@@ -136,10 +144,7 @@ def write_onnx(tower: nn.Module, features: Mapping[str, torch.Tensor], path: Pat
     Raises:
         SpaceError: there is no exporter, or it cannot follow what the tower does.
     """
-    try:
-        import onnxscript  # noqa: F401 - torch.onnx wants it, and says so late
-    except ImportError as error:
-        raise SpaceError("ONNX needs onnx and onnxscript, which are not installed: pip install 'bindery[onnx]'") from error
+    check_exporter()
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's, about itself

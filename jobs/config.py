@@ -6,6 +6,7 @@ signal after a clean stop: run the same command again; 4 internal error.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import signal
@@ -22,6 +23,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 import fsspec
 from jsonargparse import ArgumentParser, Namespace
 
+from pipelines.forecast import rounded
 from pipelines.log import LogFormat, log_lines, say
 from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
 
@@ -53,6 +55,30 @@ class JsonReport:
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """A config of a job that can be asked beforehand; its settings inherit from this.
+
+    Args:
+        dry_run: only check everything, and say what would be done and, where a sample can tell, what it takes.
+    """
+
+    dry_run: bool = False
+
+
+def planned(job: str, values: Mapping[str, Any]) -> JsonReport:
+    """The report of a dry run.
+
+    Args:
+        job: its verb.
+        values: what would be done; `seconds` and `bottleneck`, where they are known, are told to people, too.
+    """
+    took = f", about {values['seconds']:,.0f} s" if values.get("seconds") is not None else ""
+    limit = f"; {values['bottleneck']}" if values.get("bottleneck") else ""
+    say(f"dry run of {job}: all is in order, nothing was done{took}{limit}", stage="plan")
+    return JsonReport({"job": job, "dry_run": True, **rounded(values)})
 
 
 class StopRequestedError(KeyboardInterrupt):
@@ -127,7 +153,7 @@ def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> 
         prog=f"bindery {verb}", allow_abbrev=False, description=(config_class.__doc__ or "").partition("\n")[0]
     )
     types = get_type_hints(config_class)
-    for field in fields(config_class):
+    for field in sorted(fields(config_class), key=lambda field: field.name == "dry_run"):  # beside what all jobs have
         optional = field.default is not MISSING
         options: dict[str, Any] = {"help": _help(config_class, field.name), **({"default": field.default} if optional else {})}
         if field.name in positional:
@@ -165,12 +191,12 @@ def _flag(name: str) -> str:
 
 
 def _help(config_class: type[Any], name: str) -> str:
-    """What the docstring's `Args` say of a field, its continuation lines included."""
+    """What the docstring's `Args` say of a field, its own or an inherited one's, its continuation lines included."""
     found: list[str] = []
-    for line in (config_class.__doc__ or "").splitlines():
+    for line in "\n".join(inspect.getdoc(one) or "" for one in config_class.__mro__).splitlines():
         if line.strip().startswith(f"{name}:") and not found:
             found.append(line.partition(":")[2].strip())
-        elif found and line.startswith(" " * 12):
+        elif found and line.startswith(" " * 8):
             found.append(line.strip())
         elif found:
             break

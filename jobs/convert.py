@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from encoders.errors import SpaceError
+from encoders.families import family_of, parse
 from encoders.space import Space, load_space
+from encoders.tower_size import TowerSize
 from encoders.weights import DTYPES, Dtype
-from jobs.config import JsonReport, refuse_to_overwrite, run_job
+from jobs.config import DryRun, JsonReport, planned, refuse_to_overwrite, run_job
 from pipelines.storage import filesystem
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
+class ConvertConfig(DryRun):
     """Write a space as a directory that needs nothing else; fingerprints stay those of the origin.
 
     Args:
@@ -48,11 +51,36 @@ def convert(config: ConvertConfig) -> JsonReport:
         ValueError: the space cannot be loaded, its weights do not fit, or `out` holds a space already.
     """
     refuse_to_overwrite(config.out)
+    if config.dry_run:
+        return planned("convert", _plan(config))
     store, folder = filesystem(config.out)
-    asked = {"checkpoint": config.checkpoint, "profile": config.profile, "download": config.download or None}
-    space = load_space(config.space, **{option: value for option, value in asked.items() if value is not None})
-    saved = _narrowed(space, config.modalities).save(config.out, DTYPES[config.dtype])
+    saved = _narrowed(_loaded(config, config.download), config.modalities).save(config.out, DTYPES[config.dtype])
     return JsonReport(_summary(saved, store, folder, config.dtype))
+
+
+def _loaded(config: ConvertConfig, download: bool) -> Space:
+    asked = {"checkpoint": config.checkpoint, "profile": config.profile, "download": download or None}
+    return load_space(config.space, **{option: value for option, value in asked.items() if value is not None})
+
+
+def _plan(config: ConvertConfig) -> dict[str, Any]:
+    """What would be written. A space that would have to be fetched first is not: of that only so much is known."""
+    fetched = config.download and family_of(parse(config.space)[0]) is not None
+    values: dict[str, Any] = {"space": config.space, "out": config.out, "dtype": config.dtype}
+    try:
+        space = _loaded(config, config.download and not fetched)
+    except SpaceError as error:
+        if not fetched:
+            raise
+        return {**values, "to_fetch": str(error)}
+    space = _narrowed(space, config.modalities)
+    towers, files = {}, dict[str, int]()  # towers that share their weights, as image and video do, share a file
+    for modality, encoder in sorted(space.encoders.items()):
+        size = TowerSize.of(encoder, DTYPES[config.dtype])
+        towers[modality] = asdict(size)
+        files.setdefault(str(encoder.weights or modality), size.bytes)
+    told = {"name": space.name, "license": space.license, "dim": space.dim, "towers": towers}
+    return {**values, **told, "files": len(files), "weights_bytes": sum(files.values())}
 
 
 def _narrowed(space: Space, modalities: str | None) -> Space:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.config import JsonReport, run_job
+from jobs.config import DryRun, JsonReport, planned, run_job
 from jobs.make_demo import MakeDemoConfig, make_demo
 from pipelines.demo_page import render
 from pipelines.demo_tour import ORDER, Answer, take_tour
@@ -19,7 +19,7 @@ SCENES = 144  # of the held-out grid: every thing in every place once
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(DryRun):
     """Make a small world of seven modalities, embed it, search it, and write a page about it.
 
     Args:
@@ -32,9 +32,13 @@ class DemoConfig:
 def demo(config: DemoConfig) -> JsonReport:
     """Only what is not there yet is made; a second run makes and embeds nothing."""
     folder = Path(config.out)
-    media, db = folder / "media", folder / "index"
+    media, db, page = folder / "media", folder / "index", folder / "demo.html"
+    world = MakeDemoConfig(scenes=SCENES, out=str(media), held_out=True, dry_run=config.dry_run)
+    if config.dry_run:
+        made = make_demo(world).values
+        return planned("demo", {"page": str(page), "db": str(db), "to_embed": made["files"], "world": dict(made)})
     say(f"Making a small world: {SCENES} scenes in {len(ORDER)} modalities, as ordinary files in {media}/")
-    make_demo(MakeDemoConfig(scenes=SCENES, out=str(media), held_out=True))
+    make_demo(world)
     say(f"Embedding it: python -m jobs.embed {media} --db {db}")
     report = embed(EmbedSettings(corpus=str(media), db=str(db)))
     if report.exit_code:
@@ -43,7 +47,6 @@ def demo(config: DemoConfig) -> JsonReport:
     answers = take_tour(index, folder / "questions")
     for number, answer in enumerate(answers, 1):
         print(f"\n{number}. {in_words(answer)}")
-    page = folder / "demo.html"
     page.write_text(render(answers, index.stats(), index.space))
     print(f"\nTo see and hear all this, open {page.resolve()}", flush=True)
     counts = {"embedded": report.tally.embedded, "unchanged": report.tally.unchanged, "rejected": report.tally.rejected}

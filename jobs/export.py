@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from encoders.encoder import Encoder
-from encoders.onnx_tower import SUFFIX, TRACED_BATCH, OnnxTower, write_onnx
+from encoders.onnx_tower import EXTERNAL_BYTES, SUFFIX, TRACED_BATCH, OnnxTower, check_exporter, write_onnx
 from encoders.space import load_space
-from jobs.config import DONE, GATE_FAILED, JsonReport, refuse_to_overwrite, run_job
+from encoders.tower_size import TowerSize
+from jobs.config import DONE, GATE_FAILED, DryRun, JsonReport, planned, refuse_to_overwrite, run_job
 from pipelines.demo_world import grid
 from pipelines.demo_world.files import MODALITIES, scene_files
 from pipelines.log import say
@@ -33,7 +34,7 @@ MIN_COSINE = 0.99999
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(DryRun):
     """Write a space's towers as ONNX files, check them against the originals, and make a space of them.
 
     Args:
@@ -49,9 +50,15 @@ def export(config: ExportConfig) -> JsonReport:
     """Every tower in turn; a space only if all of them agree with their originals."""
     refuse_to_overwrite(config.out)
     space = load_space(config.space)
-    store, out = filesystem(config.out)
     if strange := sorted(set(space.modalities) - set(MODALITIES)):
         raise ValueError(f"there are no sample media of {', '.join(strange)} to check a tower with; leave it out of the space")
+    check_exporter()
+    if config.dry_run:
+        sizes = {modality: asdict(TowerSize.of(encoder)) for modality, encoder in space.encoders.items()}
+        beside = [modality for modality, size in sizes.items() if size["bytes"] >= EXTERNAL_BYTES]
+        about = {"space": space.name, "license": space.license, "out": config.out, "towers": sizes}
+        return planned("export", {**about, "weights_beside": beside, "bytes": sum(size["bytes"] for size in sizes.values())})
+    store, out = filesystem(config.out)
     store.makedirs(out, exist_ok=True)
     towers: dict[str, dict[str, Any]] = {}
     for modality in space.modalities:

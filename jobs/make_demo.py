@@ -10,22 +10,25 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
-from jobs.config import JsonReport, Report, run_job
+from jobs.config import DryRun, JsonReport, planned, run_job
 from pipelines.demo_world import MODALITIES, Scene, corpus_metadata, grid, scene, write_corpus
-from pipelines.demo_world.corpus import check_modalities
+from pipelines.demo_world.corpus import check_modalities, process_count
+from pipelines.demo_world.files import scene_files
 from pipelines.demo_world.scene import DEMO_SEED, HELD_OUT_SEED, ROUND
 from pipelines.log import say
 
 WORLD = "1"  # rises when the same seed comes to look or sound different
 KEY = "bindery.demo"
+TRIED = 4  # scenes, for a dry run
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeDemoConfig:
+class MakeDemoConfig(DryRun):
     """Write the demo world as ordinary files.
 
     Args:
@@ -43,7 +46,7 @@ class MakeDemoConfig:
     held_out: bool = False
 
 
-def make_demo(config: MakeDemoConfig) -> Report:
+def make_demo(config: MakeDemoConfig) -> JsonReport:
     """Write the corpus, unless it is there already.
 
     Raises:
@@ -61,15 +64,31 @@ def make_demo(config: MakeDemoConfig) -> Report:
             f"{config.out} holds another corpus ({there.get(KEY, 'not made by this job')}) than the one asked for ({wanted}): "
             "choose another folder, or delete that one"
         )
+    values = {"out": config.out, **asked, "files": config.scenes * len(modalities), "already_there": there is not None}
+    if config.dry_run:
+        return planned("make_demo", {**values, **(_measured(config.scenes, modalities) if there is None else {"seconds": 0.0})})
     started = time.monotonic()
     if there is None:
         shown = track(scenes, "scenes", config.scenes, console=Console(file=sys.stderr), disable=not sys.stderr.isatty())
         write_corpus(config.out, shown, modalities, metadata={KEY: wanted})
     else:
         say(f"{config.out} already holds this corpus; nothing to do")
-    seconds = round(time.monotonic() - started, 1)
-    files = config.scenes * len(modalities)
-    return JsonReport({"out": config.out, **asked, "files": files, "already_there": there is not None, "seconds": seconds})
+    return JsonReport({**values, "seconds": round(time.monotonic() - started, 1)})
+
+
+def _measured(scenes: int, modalities: Sequence[str]) -> dict[str, Any]:
+    """Bytes of all scenes, and the seconds that they take on this machine's cores, after a few that are made in memory."""
+    scene_files(scene(DEMO_SEED), modalities)  # what is made once for all is no cost of a scene
+    tried, began = min(TRIED, scenes), time.perf_counter()
+    made = [scene_files(scene(DEMO_SEED + number), modalities) for number in range(1, tried + 1)]
+    scene_s, cores = (time.perf_counter() - began) / tried, process_count()
+    return {
+        "bytes": sum(len(content) for files in made for _, content in files.values()) * scenes // tried,
+        "tried": tried,
+        "cores": cores,
+        "seconds": round(scene_s * scenes / cores, 1),
+        "bottleneck": "drawing the scenes",
+    }
 
 
 def _scenes(config: MakeDemoConfig, first_seed: int) -> Iterable[Scene]:

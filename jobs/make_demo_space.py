@@ -19,11 +19,13 @@ import torch
 
 from encoders.encoder import Encoder, build_encoder
 from encoders.space import Space, load_space, trained
+from encoders.training.recipe import Recipe
 from jobs.bind import BindConfig, BindRecipe, bind
-from jobs.config import JsonReport, refuse_to_overwrite, run_job
+from jobs.config import DryRun, JsonReport, planned, refuse_to_overwrite, run_job
 from jobs.pretrain import PretrainConfig, PretrainRecipe, pretrain
 from pipelines.demo_scores import cross_modal_score, embed_held_out, text_retrieval_scores, zero_shot_scores
 from pipelines.demo_world import caption, grid, scene, write_corpus
+from pipelines.demo_world.scene import ROUND
 from pipelines.log import say
 
 LICENSE = "Apache-2.0"
@@ -32,6 +34,7 @@ TOWER_SCENES = 8000
 TOWER_CAPTIONS, TOWER_EPOCHS = 3, 4  # of each scene, and of each caption: words need variety more than pictures do
 BOUND_SCENES = 4000
 GRID_ROUNDS = 6
+MINUTES, TEMPORARY_BYTES = (10, 20), 500_000_000  # as this module's docstring says
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ BINDINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeDemoSpaceConfig:
+class MakeDemoSpaceConfig(DryRun):
     """Make the demo space from nothing.
 
     Args:
@@ -64,6 +67,8 @@ class MakeDemoSpaceConfig:
 def make_demo_space(config: MakeDemoSpaceConfig) -> JsonReport:
     """Write corpora, train, score on held-out files, save."""
     refuse_to_overwrite(config.out)
+    if config.dry_run:
+        return planned("make_demo_space", _plan(config.out))
     with tempfile.TemporaryDirectory(prefix="bindery-demo-") as folder:
         step = f"{folder}/space-image"
         pretrain(_pretraining(_captioned(_corpus(f"{folder}/tower", 0, TOWER_SCENES, ["image"])), step))
@@ -76,6 +81,24 @@ def make_demo_space(config: MakeDemoSpaceConfig) -> JsonReport:
         space = replace(space, encoders={m: _described(encoder, scores) for m, encoder in space.encoders.items()})
         saved = space.save(config.out, torch.float16)
     return JsonReport({"space": config.out, "fingerprint": saved.fingerprint, "scores": scores})
+
+
+def _plan(out: str) -> dict[str, Any]:
+    """The trainings there would be; how long they take was measured once."""
+    recipes: dict[str, Recipe] = {"image and text": PretrainRecipe(epochs=TOWER_EPOCHS)}
+    recipes |= {modality: BindRecipe(epochs=binding.epochs) for modality, binding in BINDINGS.items()}
+    pairs = {name: TOWER_SCENES * TOWER_CAPTIONS if name == "image and text" else BOUND_SCENES for name in recipes}
+    return {
+        "out": out,
+        "scenes": TOWER_SCENES + len(BINDINGS) * (BOUND_SCENES + HELD_OUT),
+        "trainings": {
+            name: {"pairs": pairs[name], "epochs": recipe.epochs, "steps": recipe.epochs * recipe.batches(pairs[name])}
+            for name, recipe in recipes.items()
+        },
+        "scored_on": GRID_ROUNDS * ROUND,
+        "minutes_on_two_cores": MINUTES,
+        "temporary_bytes": TEMPORARY_BYTES,
+    }
 
 
 def _corpus(folder: str, first_seed: int, scenes: int, modalities: Sequence[str]) -> str:

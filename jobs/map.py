@@ -9,16 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from jobs.config import JsonReport, run_job
+from jobs.config import DryRun, JsonReport, planned, run_job
 from pipelines.index import open_index
 from pipelines.storage import filesystem
-from pipelines.table_map import map_table
+from pipelines.table_map import map_items, map_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapConfig:
+class MapConfig(DryRun):
     """Draw the items of a table in two dimensions.
 
     Args:
@@ -52,15 +52,17 @@ def draw(config: MapConfig) -> JsonReport:
     """
     if not config.out.endswith((".html", ".png")):
         raise ValueError(f"--out {config.out}: a map is a page or a picture, so its name ends with .html or .png")
-    found = map_table(
-        open_index(config.db, config.table),
-        labels=config.labels.split(",") if config.labels else None,
-        modality=config.modality.split(",") if config.modality else None,
-        where=config.where,
-        limit=config.limit,
-        method=config.method,
-        seed=config.seed,
-    )
+    index = open_index(config.db, config.table)
+    asked: dict[str, Any] = {
+        "labels": config.labels.split(",") if config.labels else None,
+        "modality": config.modality.split(",") if config.modality else None,
+        **{name: getattr(config, name) for name in ("where", "limit", "method", "seed")},
+    }
+    if config.dry_run:
+        items = map_items(index, **asked)
+        drawn = {"items": len(items.rows), "of": items.count, "method": items.method, "labels": list(items.labels)}
+        return planned("map", {"out": config.out, **drawn, "vector_bytes": 4 * index.space.dim * len(items.rows)})
+    found = map_table(index, **asked)
     content = found.page().encode() if config.out.endswith(".html") else found.picture()
     files, path = filesystem(config.out)
     files.pipe_file(path, content)

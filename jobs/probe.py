@@ -17,20 +17,20 @@ import numpy as np
 from encoders.evaluation import default_prompts
 from encoders.space import Space
 from encoders.training.evaluate import accuracy, classifier
-from jobs.config import JsonReport, run_job
+from jobs.config import DryRun, JsonReport, planned, run_job
 from jobs.verdict import read_prompts
 from pipelines.evaluation_pictures import shots_picture
 from pipelines.filters import conjunction, quoted
 from pipelines.fresh_rows import fresh_rows
 from pipelines.index import open_index
-from pipelines.probe import Probed, probe
+from pipelines.probe import Learnable, Probed, learnable, probe
 from pipelines.storage import filesystem
 
 SEED = 0  # of the items that are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
+class ProbeConfig(DryRun):
     """Fit a linear classifier on a table's vectors and labels, from a few examples of each class.
 
     Args:
@@ -71,10 +71,11 @@ def run(config: ProbeConfig) -> JsonReport:
     columns = [config.label, "source_id"]
     there = fresh_rows(config.db, config.table, space, columns, condition or "")
     kept = np.sort(np.random.default_rng(SEED).permutation(len(there.rows))[: config.limit])
-    rows, vectors_ND = there.rows.take(kept), there.vectors(kept)
-    labels = [str(value) for value in rows[config.label].to_pylist()]
-    found = probe(vectors_ND, labels, rows["source_id"].to_pylist(), shots, config.seeds)
-    said = default_prompts({config.label: list(found.classes)}, prompts)[config.label] if "text" in space.modalities else {}
+    rows = there.rows.take(kept)
+    labels, sources = [str(value) for value in rows[config.label].to_pylist()], rows["source_id"].to_pylist()
+    ready = learnable(labels, sources, shots, config.seeds)
+    has_text = "text" in space.modalities
+    said = default_prompts({config.label: list(ready.classes)}, prompts)[config.label] if has_text else {}
     values: dict[str, Any] = {
         "table": there.uri,
         "license": space.license,
@@ -82,12 +83,29 @@ def run(config: ProbeConfig) -> JsonReport:
         "label": config.label,
         "items": len(rows),
         "stale_rows": there.stale.get(config.modality, 0),
-        **asdict(found),
-        "zero_shot": _zero_shot(space, said, labels, vectors_ND) if said else None,
     }
+    if config.dry_run:
+        return planned("probe", {**values, **_plan(ready, config, space.dim)})
+    vectors_ND = there.vectors(kept)
+    found = probe(vectors_ND, labels, sources, shots, config.seeds)
+    values |= {**asdict(found), "zero_shot": _zero_shot(space, said, labels, vectors_ND) if said else None}
     if config.out:
         values["files"] = _write(config.out, values, found)
     return JsonReport(values)
+
+
+def _plan(ready: Learnable, config: ProbeConfig, dim: int) -> dict[str, Any]:
+    """The fits there would be; the largest of each draw learns from all that is not tried on."""
+    items = {label: sum(map(len, sources)) for label, sources in ready.classes.items()}
+    return {
+        "classes": items,
+        "shots": list(ready.shots),
+        "too_few": list(ready.too_few),
+        "left_out": list(ready.left_out),
+        "fits": config.seeds * (len(ready.shots) + 1),
+        "vector_bytes": 4 * dim * sum(items.values()),
+        "out": config.out,
+    }
 
 
 def _numbers(words: str) -> list[int]:

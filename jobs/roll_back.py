@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from jobs.config import JsonReport, run_job
+from jobs.config import DryRun, JsonReport, planned, run_job
 from jobs.verdict import tell_stale
 from pipelines.promotion import roll_back
 
 
 @dataclass(frozen=True, kw_only=True)
-class RollBackConfig:
+class RollBackConfig(DryRun):
     """Make a former revision of a space the one that tables use again.
 
     Args:
@@ -38,7 +38,9 @@ def run(config: RollBackConfig) -> JsonReport:
     Raises:
         ValueError: no such space or revision.
     """
-    done = roll_back(config.space, config.revision, config.db, config.table)
+    done = roll_back(config.space, config.revision, config.db, config.table, dry_run=config.dry_run)
+    if config.dry_run:
+        return planned("roll_back", asdict(done))
     tell_stale(done.replaced, done.stale_rows, config.db, config.table)
     return JsonReport({"job": "roll_back", **asdict(done)})
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pipelines
 from encoders.media.types import URI
-from jobs.config import JsonReport, run_job
+from jobs.config import DryRun, JsonReport, planned, run_job
 
 _FILES = ("image", "video", "audio", "depth", "thermal", "imu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig:
+class SearchConfig(DryRun):
     """Find the items nearest to words, files and items; several at once are added up.
 
     Args:
@@ -62,8 +62,13 @@ def search(config: SearchConfig) -> JsonReport:
     files: dict[str, Any] = {name: _file(path) for name in _FILES if (path := getattr(config, name)) is not None}
     files |= dict(map(_named, config.media))
     modality = config.modality.split(",") if config.modality is not None else None
+    query = {"text": config.text, "item_id": config.item_id, **files}
     try:
-        hits = index.search(config.text, item_id=config.item_id, modality=modality, where=config.where, k=config.k, **files)
+        if config.dry_run:
+            from pipelines.search_plan import plan_search  # now, for the same reason
+
+            return planned("search", asdict(plan_search(index, query, modality, config.where, config.k)))
+        hits = index.search(**query, modality=modality, where=config.where, k=config.k)
     except TypeError as error:  # a file of a modality that the table's space has no encoder for
         raise ValueError(str(error)) from error
     print(hits)

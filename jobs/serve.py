@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray import serve
@@ -21,10 +22,10 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 from starlette.types import ASGIApp
 
-from jobs.config import JsonReport, run_job
-from pipelines.cluster import start_ray
+from jobs.config import DryRun, JsonReport, planned, run_job
+from pipelines.cluster import Resources, start_ray
 from pipelines.door import Limits, digest, is_loopback
-from pipelines.index import open_index
+from pipelines.index import Index, open_index
 from pipelines.log import say
 from pipelines.service import ServiceSettings, make_app
 
@@ -36,7 +37,7 @@ LOOK_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(DryRun):
     """Answer searches of a table over HTTP, until SIGTERM or Ctrl-C.
 
     Clients send `Authorization: Bearer TOKEN`, with the token from the environment's BINDERY_TOKEN. Without one only this
@@ -76,18 +77,47 @@ def serve_table(config: ServeConfig) -> JsonReport:
     """
     settings = _settings(config)
     _check_port(config)
-    open_index(config.db, config.table, config.space)  # what is wrong with it is told here, before anything starts
+    index = open_index(config.db, config.table, config.space)  # what is wrong with it is told here, before anything starts
+    if config.dry_run:
+        return planned("serve", _plan(config, settings, index))
     start_ray()
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if (running := serve.status()).applications or running.proxies:
-        raise ValueError("Ray Serve runs on this cluster already, at an address of its own: stop it, or take another cluster")
+    _refuse_second_serve()
     with _serving(config, settings):
-        who = "with the token" if settings.token else "this machine's own" if settings.local else "everybody's, without token"
-        say(f"answering requests at http://{config.host}:{config.port}, {who}; Ctrl-C ends it")
+        say(f"answering requests at http://{config.host}:{config.port}, {_who(settings)}; Ctrl-C ends it")
         while (ours := serve.status().applications.get(APPLICATION)) and ours.status != ApplicationStatus.DEPLOY_FAILED:
             time.sleep(LOOK_EVERY_S)
     why = f"gave up: {ours.status}; its log says why" if ours else "was told by somebody else to end this service"
     raise OSError(f"Ray Serve {why}. Run the same command again")
+
+
+def _plan(config: ServeConfig, settings: ServiceSettings, index: Index) -> dict[str, Any]:
+    """What would be served. Ray is not started; a cluster that RAY_ADDRESS names is asked for room and for another service."""
+    resources, stats = Resources.at_hand(), index.stats()
+    if ray.is_initialized():
+        _refuse_second_serve()
+    return {
+        "url": f"http://{config.host}:{config.port}",
+        "requests": _who(settings),
+        "table": index.uri,
+        "rows": stats.rows,
+        "space": stats.space,
+        "index": stats.index,
+        "unindexed_rows": stats.unindexed_rows,
+        "replicas": config.replicas,
+        "needs": {"cpus": config.replicas, "gpus": config.replicas * config.gpus},
+        "at_hand": {"cpus": resources.cpus, "gpus": resources.gpus},
+    }
+
+
+def _who(settings: ServiceSettings) -> str:
+    """Whose requests are answered."""
+    return "with the token" if settings.token else "this machine's own" if settings.local else "everybody's, without token"
+
+
+def _refuse_second_serve() -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if (running := serve.status()).applications or running.proxies:
+        raise ValueError("Ray Serve runs on this cluster already, at an address of its own: stop it, or take another cluster")
 
 
 @contextmanager

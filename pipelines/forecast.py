@@ -177,7 +177,7 @@ class Forecast:
             for modality, cost in self.costs.items()
         }
         offers = [{**vars(offer)} for offer in self.offers]
-        return _rounded({**{name: getattr(self, name) for name in named}, "modalities": each, "machines": offers})  # type: ignore[no-any-return]
+        return rounded({**{name: getattr(self, name) for name in named}, "modalities": each, "machines": offers})  # type: ignore[no-any-return]
 
     def show(self) -> None:
         """On stderr, for people; in a log of JSON the sentence alone."""
@@ -243,10 +243,10 @@ def _time(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats to five digits, at any depth: they are measured."""
     if isinstance(value, Mapping):
-        return {name: _rounded(one) for name, one in value.items()}
+        return {name: rounded(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_rounded(one) for one in value]
+        return [rounded(one) for one in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value

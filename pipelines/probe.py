@@ -19,6 +19,19 @@ MOST_STEPS = 2000
 LEAST_SOURCES = 2  # of a class: one to learn from, one to be tried on
 
 
+Sources = Mapping[str, Sequence[Sequence[int]]]  # class -> its sources -> their rows
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """What can be learnt from, `left_out` and `too_few` as of `Probed`; `shots` are the k that every class suffices for."""
+
+    classes: Sources
+    left_out: Sequence[str]
+    shots: Sequence[int]
+    too_few: Sequence[int]
+
+
 @dataclass(frozen=True)
 class Probed:
     """What a probe found.
@@ -58,14 +71,9 @@ def probe(
     Raises:
         SpaceError: fewer than two classes of two sources, not enough of them for any k, or numbers that make no probe.
     """
-    if seeds < 1 or not shots or min(shots) < 1:
-        raise SpaceError(f"{seeds} seeds of {list(shots)} examples; ask for at least 1 of each")
-    classes, left_out = _by_class(labels_N, sources_N)
+    ready = learnable(labels_N, sources_N, shots, seeds)
+    classes, feasible = ready.classes, ready.shots
     scaled_ND = vectors_ND * np.sqrt(vectors_ND.shape[1])
-    available = min(_pool(len(sources)) for sources in classes.values())
-    feasible = sorted({k for k in shots if k <= available})
-    if not feasible:
-        raise SpaceError(f"the smallest class has {available} sources to learn from; ask for so many examples at most")
     found: dict[int, list[float]] = {k: [] for k in feasible}
     full: list[float] = []
     for seed in range(seeds):
@@ -80,12 +88,21 @@ def probe(
         shots=found,
         full=full,
         chance=1 / len(classes),
-        too_few=sorted(set(shots) - set(feasible)),
-        left_out=left_out,
+        too_few=ready.too_few,
+        left_out=ready.left_out,
     )
 
 
-Sources = Mapping[str, Sequence[Sequence[int]]]  # class -> its sources -> their rows
+def learnable(labels_N: Sequence[str], sources_N: Sequence[str], shots: Sequence[int], seeds: int) -> Learnable:
+    """Look at what a probe would learn from; arguments and errors as of `probe`."""
+    if seeds < 1 or not shots or min(shots) < 1:
+        raise SpaceError(f"{seeds} seeds of {list(shots)} examples; ask for at least 1 of each")
+    classes, left_out = _by_class(labels_N, sources_N)
+    available = min(_pool(len(sources)) for sources in classes.values())
+    feasible = sorted({k for k in shots if k <= available})
+    if not feasible:
+        raise SpaceError(f"the smallest class has {available} sources to learn from; ask for so many examples at most")
+    return Learnable(classes, left_out, feasible, sorted(set(shots) - set(feasible)))
 
 
 def _by_class(labels_N: Sequence[str], sources_N: Sequence[str]) -> tuple[Sources, list[str]]:

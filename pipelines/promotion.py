@@ -104,20 +104,26 @@ def promote(
         return _published(lease, root, before, after, db, table)
 
 
-def roll_back(target: str, revision: int | None = None, db: str = "", table: str = "media") -> Promoted:
+def roll_back(
+    target: str, revision: int | None = None, db: str = "", table: str = "media", *, dry_run: bool = False
+) -> Promoted:
     """Make a former revision the space's document again, as a new revision.
 
     Args:
         target: the space directory.
         revision: which; by default the one that the last promotion replaced, and the one before it the next time.
         db, table: whose stale rows are counted; "" for none.
+        dry_run: only say what that would do.
 
     Raises:
         SpaceError: there is nothing to go back to.
         OSError: somebody else is promoting there just now.
     """
     root = load_space(target).uri
-    _former(root, read_document(root), revision)  # before anything is written there
+    before = read_document(root)
+    after = _former(root, before, revision)  # before anything is written there
+    if dry_run:
+        return _changes(root, before, after, db, table)
     with Lease(root, LEASE, uuid.uuid4().hex) as lease:
         before = read_document(root)
         return _published(lease, root, before, _former(root, before, revision), db, table)
@@ -131,23 +137,28 @@ def _former(root: str, document: Mapping[str, Any], revision: int | None) -> dic
 
 
 def _published(lease: Lease, root: str, before: Mapping[str, Any], after: Mapping[str, Any], db: str, table: str) -> Promoted:
-    old, new = ({m: e["fingerprint"] for m, e in document["encoders"].items()} for document in (before, after))
-    replaced = {m: old[m] for m in sorted(old.keys() & new.keys()) if old[m] != new[m]}
+    changes = _changes(root, before, after, db, table)  # first: a table of another space ends it here
     lease.check()
-    revision = publish_document(root, after)
+    publish_document(root, after)
+    return changes
+
+
+def _changes(root: str, before: Mapping[str, Any], after: Mapping[str, Any], db: str, table: str) -> Promoted:
+    """What becomes of a space whose document is replaced; nothing is written."""
+    old, new = ({m: e["fingerprint"] for m, e in document["encoders"].items()} for document in (before, after))
     return Promoted(
         space=root,
-        revision=revision,
-        former=revision - 1,
+        revision=revision_of(before) + 1,
+        former=revision_of(before),
         added=tuple(sorted(new.keys() - old.keys())),
-        replaced=replaced,
+        replaced={m: old[m] for m in sorted(old.keys() & new.keys()) if old[m] != new[m]},
         removed=tuple(sorted(old.keys() - new.keys())),
-        stale_rows=_stale_rows(load_space(root), db, table) if db else None,
+        stale_rows=_stale_rows(load_space(root), new, db, table) if db else None,
     )
 
 
-def _stale_rows(space: Space, db: str, table: str) -> dict[str, int]:
-    """Rows of each modality that another encoder than the space's has embedded, or that it has none for."""
+def _stale_rows(space: Space, encoders: Mapping[str, str], db: str, table: str) -> dict[str, int]:
+    """Rows of each modality that another encoder than these of the space has embedded, or that it has none for."""
     uri = table_uri(db, table)
     dataset = open_table(uri)
     if dataset is None:
@@ -156,8 +167,8 @@ def _stale_rows(space: Space, db: str, table: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for modality in sorted({m for batch in dataset.to_batches(columns=["modality"]) for m in batch["modality"].to_pylist()}):
         filter_ = f"modality = {quoted(modality)}"
-        if modality in space.encoders:
-            filter_ += f" AND encoder != {quoted(space.encoders[modality].fingerprint)}"
+        if modality in encoders:
+            filter_ += f" AND encoder != {quoted(encoders[modality])}"
         if count := dataset.count_rows(filter=filter_):
             counts[modality] = count
     return counts

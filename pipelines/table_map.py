@@ -121,6 +121,16 @@ class TableMap:
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, ncols=long, handletextpad=0.1)
 
 
+@dataclass(frozen=True)
+class Items:
+    """What a map is made of: the items' rows, how many there were to draw from, the columns to colour by, the method."""
+
+    rows: pa.Table
+    count: int
+    labels: Sequence[str]
+    method: Method
+
+
 def map_table(
     index: Index,
     labels: Sequence[str] | None = None,
@@ -148,6 +158,30 @@ def map_table(
     Raises:
         ValueError: nothing to map, an unknown label or method, or a `where` that is no condition.
     """
+    items = map_items(index, labels, modality, where, limit, method, seed, [*_SHOWN, VECTOR])
+    points: pd.DataFrame = items.rows.drop_columns([VECTOR]).to_pandas()
+    vectors_ND = units(vectors_of(items.rows))
+    if centred:
+        for _, group in points.groupby("modality"):
+            vectors_ND[group.index] -= vectors_ND[group.index].mean(axis=0)
+    place_N2 = _by_umap(vectors_ND, seed) if items.method == "umap" else _by_pca(vectors_ND)
+    points.insert(0, "x", place_N2[:, 0])
+    points.insert(1, "y", place_N2[:, 1])
+    kept = points[["x", "y", *_SHOWN, *(name for name in items.labels if name not in _SHOWN)]]
+    return TableMap(kept, items.labels, items.method, items.count)
+
+
+def map_items(
+    index: Index,
+    labels: Sequence[str] | None = None,
+    modality: str | Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int = 5000,
+    method: Method | None = None,
+    seed: int = 0,
+    columns: Sequence[str] = (),
+) -> Items:
+    """What `map_table` would draw of the same arguments, with these columns and those to colour by; it raises the same."""
     if limit < 1 or method not in (None, *get_args(Method)):
         raise ValueError(f"limit={limit}, method={method!r}: at least 1 item, by one of {', '.join(get_args(Method))}")
     names = [modality] if isinstance(modality, str) else modality
@@ -157,20 +191,24 @@ def map_table(
     if unknown or isinstance(labels, str):
         raise ValueError(f"labels={labels!r}: give a list of columns that hold words or numbers, of {', '.join(index.columns)}")
     with explained(where, index.columns):
-        rows, count = _drawn(open_table(index.uri), condition, list(dict.fromkeys([*_SHOWN, *given, VECTOR])), limit, seed)
+        rows, count = _drawn(open_table(index.uri), condition, list(dict.fromkeys([*columns, *given])), limit, seed)
     if not count:
         raise ValueError(f"{index.uri} has no items to map" + (f" with {condition}" if condition else ""))
-    points: pd.DataFrame = rows.drop_columns([VECTOR]).to_pandas()
-    chosen = given if labels is not None else [name for name in given if _is_label(points[name])]
-    vectors_ND = units(vectors_of(rows))
-    if centred:
-        for _, group in points.groupby("modality"):
-            vectors_ND[group.index] -= vectors_ND[group.index].mean(axis=0)
-    used: Method = method or ("umap" if importlib.util.find_spec("umap") and len(points) >= UMAP_FROM else "pca")
-    place_N2 = _by_umap(vectors_ND, seed) if used == "umap" else _by_pca(vectors_ND)
-    points.insert(0, "x", place_N2[:, 0])
-    points.insert(1, "y", place_N2[:, 1])
-    return TableMap(points[["x", "y", *_SHOWN, *(name for name in chosen if name not in _SHOWN)]], chosen, used, count)
+    words = rows.select(given).to_pandas()
+    chosen = given if labels is not None else [name for name in given if _is_label(words[name])]
+    return Items(rows, count, chosen, _method(method, len(rows)))
+
+
+def _method(asked: Method | None, items: int) -> Method:
+    """How so many items are brought down to two dimensions; ValueError where UMAP is asked for and cannot do it."""
+    installed = importlib.util.find_spec("umap") is not None
+    if asked is None:
+        return "umap" if installed and items >= UMAP_FROM else "pca"
+    if asked == "umap" and not installed:
+        raise ValueError("UMAP is not installed; `pip install 'bindery[notebook]'`, or method='pca'")
+    if asked == "umap" and items < 5:
+        raise ValueError(f"{items} items are too few for UMAP; method='pca' takes any number")
+    return asked
 
 
 def _drawn(dataset: Any, condition: str | None, columns: list[str], limit: int, seed: int) -> tuple[pa.Table, int]:
@@ -198,15 +236,7 @@ def _by_pca(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def _by_umap(vectors_ND: np.ndarray, seed: int) -> np.ndarray:
-    """float32 (N, 2).
-
-    Raises:
-        ValueError: it is not installed, or the items are too few for it.
-    """
-    if not importlib.util.find_spec("umap"):
-        raise ValueError("UMAP is not installed; `pip install 'bindery[notebook]'`, or method='pca'")
-    if len(vectors_ND) < 5:
-        raise ValueError(f"{len(vectors_ND)} items are too few for UMAP; method='pca' takes any number")
+    """float32 (N, 2)."""
     neighbours = min(15, len(vectors_ND) - 1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress")  # in notebooks, of a progress bar that is not shown
