@@ -10,18 +10,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from encoders.evaluation import evaluate, metric_names
 from encoders.gate import checked, parse_minimums
 from encoders.space import Space, load_space
-from jobs.config import JsonReport, run_job
+from jobs.config import DryRun, JsonReport, planned, run_job
 from jobs.verdict import Goal, conclude, read_prompts
 from pipelines.evaluation_page import Findings
 from pipelines.held_out import HeldOut, embed_pairs, modalities_of, read_items
+from pipelines.held_out_plan import plan_items, plan_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(DryRun):
     """Score a space on things that training has not seen: retrieval, zero-shot, what is emergent.
 
     Args:
@@ -77,6 +79,8 @@ def run(config: EvaluateConfig) -> JsonReport:
     goal = _goal(config, space)
     if goal is not None:
         goal.check(space, minimums)
+    if config.dry_run:
+        return planned("evaluate", {**_plan(config, space, control), "minimums": dict(minimums)})
     held_out = _held_out(config, space)
     evaluation = evaluate(space, held_out.sample, prompts, config.modality)
     findings = Findings(
@@ -88,6 +92,14 @@ def run(config: EvaluateConfig) -> JsonReport:
         control=None if control is None else evaluate(control, _held_out(config, control).sample, prompts, config.modality),
     )
     return conclude(findings, config.out, goal)
+
+
+def _plan(config: EvaluateConfig, space: Space, control: Space | None) -> dict[str, Any]:
+    """What would be scored, and what embedding it takes."""
+    about = {"space": space.uri, "license": space.license, "out": config.out, "promote": config.promote}
+    if config.pairs:
+        return {**about, **plan_pairs([space, *([control] if control else [])], config.pairs, config.labels, config.limit)}
+    return {**about, **plan_items(config.db, config.table, space, config.same, config.labels, config.limit)}
 
 
 def _control(uri: str) -> Space:

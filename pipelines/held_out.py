@@ -68,6 +68,32 @@ def modalities_of(manifest: str, space: Space, labels: Sequence[str]) -> list[st
     return found
 
 
+@dataclass(frozen=True)
+class Picked:
+    """The rows of a pairs manifest that a space is scored on: their numbers, their columns, the modalities among these."""
+
+    modalities: Sequence[str]
+    table: pa.Table
+    rows: np.ndarray
+
+
+def pick_pairs(
+    space: Space, manifest: str, labels: Sequence[str] = (), rows: Sequence[int] | None = None, limit: int | None = None
+) -> Picked:
+    """What `embed_pairs` would embed of the same arguments.
+
+    Raises:
+        PairsError: no such file or column, or too few rows.
+    """
+    modalities = modalities_of(manifest, space, labels)
+    table = read_manifest(manifest, [*modalities, *labels])
+    chosen = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
+    chosen = _drawn(chosen, limit)
+    if len(chosen) < LEAST_ITEMS:
+        raise PairsError(f"{manifest} has {len(chosen)} rows to compare; give it at least {LEAST_ITEMS} things")
+    return Picked(modalities, table.take(chosen), chosen)
+
+
 def embed_pairs(
     space: Space, manifest: str, labels: Sequence[str] = (), rows: Sequence[int] | None = None, limit: int | None = None
 ) -> HeldOut:
@@ -84,17 +110,12 @@ def embed_pairs(
         PairsError: the manifest cannot be used, or names too few things.
         OSError: the cluster stopped the work; run it again.
     """
-    modalities = modalities_of(manifest, space, labels)
-    table = read_manifest(manifest, [*modalities, *labels])
-    chosen = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
-    chosen = _drawn(chosen, limit)
-    if len(chosen) < LEAST_ITEMS:
-        raise PairsError(f"{manifest} has {len(chosen)} rows to compare; give it at least {LEAST_ITEMS} things")
-    table = table.take(chosen)
+    picked = pick_pairs(space, manifest, labels, rows, limit)
+    modalities, table = picked.modalities, picked.table
     media = table.select([column_of(m) for m in modalities]).append_column(_ROW, pa.array(np.arange(len(table))))
     with run_errors():
         found = _embedded(space, modalities, media, manifest.rpartition("/")[0] or ".")
-    dropped = [Dropped(int(chosen[row]), member, why) for row, member, why in found.pop(_PROBLEMS)]
+    dropped = [Dropped(int(picked.rows[row]), member, why) for row, member, why in found.pop(_PROBLEMS)]
     values = {name: _texts(table[name]) for name in labels}
     codes = {m: pd.factorize(table[column_of(m)].to_pandas())[0] for m in modalities}
     return HeldOut(Sample(found, codes, values), manifest, len(table), dropped)
@@ -114,11 +135,21 @@ def read_items(db: str, table: str, space: Space, same: str, labels: Sequence[st
         ValueError: no such table or column, or (SpaceError) vectors of another space.
     """
     found = fresh_rows(db, table, space, [same, *labels], f"`{same}` IS NOT NULL")
+    thing, count = draw_things(found, same, limit)
+    return _sample_of_rows(found, thing, count, space.dim, labels)
+
+
+def draw_things(found: FreshRows, same: str, limit: int | None) -> tuple[np.ndarray, int]:
+    """Of each row the number of its thing, -1 where that is not drawn; and how many things are.
+
+    Raises:
+        PairsError: so few that nothing can be compared.
+    """
     code, names = pd.factorize(found.rows[same].to_pandas())
     drawn = _drawn(np.arange(len(names)), limit)
     place = np.full(len(names), -1)  # of a thing among those that were drawn
     place[drawn] = np.arange(len(drawn))
-    return _sample_of_rows(found, place[code], len(drawn), space.dim, labels)
+    return place[code], len(drawn)
 
 
 def _sample_of_rows(found: FreshRows, thing: np.ndarray, count: int, dim: int, labels: Sequence[str]) -> HeldOut:

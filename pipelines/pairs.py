@@ -161,11 +161,11 @@ def prepare_pairs(manifest: pa.Table, uri: str, encoders: Mapping[str, Encoder])
     dropped = [Dropped(int(row), str(member), str(problem)) for row, member, problem in bad.itertuples(index=False)]
     if dropped:
         features = features.map_batches(_whole, batch_size=None, batch_format="numpy").materialize()
-    return Pairs(features, dropped, _groups(manifest, uri), _names(manifest, list(dict.fromkeys([*encoders, "image"]))))
+    return Pairs(features, dropped, groups_of(manifest, uri), _names(manifest, list(dict.fromkeys([*encoders, "image"]))))
 
 
-def _groups(manifest: pa.Table, uri: str) -> np.ndarray:
-    """A number for each row, the same where the image is: by its canonical URI, or by its bytes."""
+def groups_of(manifest: pa.Table, uri: str) -> np.ndarray:
+    """int64 by row: a number, the same where the image is, by its canonical URI or by its bytes."""
     base = uri.rpartition("/")[0] or "."
     images = manifest["image"].to_pylist()
     keys = [canonical_uri(image, base) if isinstance(image, str) else image for image in images]
