@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-NOT_VERBS = ("__main__", "config", "proof", "trainer", "training_logs", "training_worker", "verdict")
+NOT_VERBS = ("__main__", "config", "proof", "rehearsal", "trainer", "training_logs", "training_worker", "verdict")
 
 
 def verbs() -> list[str]:

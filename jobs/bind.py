@@ -12,19 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from encoders.space import Space, load_space
 from encoders.training.choice import Wish, choose
 from encoders.training.recipe import Recipe
 from encoders.training.start import begin
 from encoders.weights import DTYPES, Dtype
-from jobs.config import JsonReport, refuse_to_overwrite, run_job
+from jobs.config import DryRun, JsonReport, planned, refuse_to_overwrite, run_job
 from jobs.proof import Proof, ProofSettings
+from jobs.rehearsal import rehearse
 from jobs.trainer import Plan, drop_checkpoints, fit, summary
 from jobs.training_logs import check_logs
 from pipelines.cluster import start_ray
-from pipelines.image_vectors import ImageVectors, image_vectors
+from pipelines.forecast import Forecast
+from pipelines.image_vectors import ImageVectors, foresee_image_vectors, image_vectors
 from pipelines.pairs import column_of, columns_of, prepare_pairs, read_manifest
-from pipelines.video_pairs import Videos, cut_pairs
+from pipelines.video_pairs import Videos, cut_pairs, find_videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class BindRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BindConfig:
+class BindConfig(DryRun):
     """Bind a modality to a space by training its tower against the frozen image tower.
 
     Args:
@@ -109,12 +113,17 @@ def bind(config: BindConfig) -> JsonReport:
     space = load_space(config.space)
     if config.modality == "image":
         raise ValueError("the image tower is what all others are bound to; choose another modality, or `pretrain` a new space")
-    videos = _videos(config, space)
+    of_videos = _are_videos(config)
+    if of_videos and config.dry_run:
+        return planned("bind", _videos_plan(config, space))
+    videos = _cut(config, space) if of_videos else None
     source = videos.manifest if videos else config.pairs
     manifest = read_manifest(source, [config.modality, "image"])
     plan = _plan(config, space, len(manifest))
     plan.check(len(manifest))
     proof = Proof.of(plan.query, space, source, config.held_out // 2, config.min, config.promote, config.proof)
+    if config.dry_run:
+        return planned("bind", _pairs_plan(config, space, plan, manifest))
     start_ray()
     frozen = None if config.no_cache else image_vectors(manifest["image"].to_pylist(), source, space, _cache(config, space))
     read = (plan.query, plan.target) if frozen is None else (plan.query,)
@@ -130,23 +139,57 @@ def bind(config: BindConfig) -> JsonReport:
     return JsonReport({**told, "evaluation": verdict.values}, verdict.exit_code)
 
 
-def _videos(config: BindConfig, space: Space) -> Videos | None:
-    """The pairs that were cut from a corpus of videos; None if --pairs is a manifest of pairs.
+def _are_videos(config: BindConfig) -> bool:
+    """Whether --pairs is a corpus of videos, and no manifest of pairs.
 
     Raises:
-        ValueError: videos have no such modality, or gave no pairs.
+        ValueError: it is, and videos have no such modality.
     """
     if config.pairs.endswith(".parquet"):
         there = columns_of(config.pairs)
         if "image" in there or not {"uri", "media"}.intersection(there):  # what a corpus calls its videos
-            return None
+            return False
     if config.modality != "audio":
         raise ValueError(
             f"--pairs {config.pairs}: pairs of {config.modality} cannot be cut from videos, only sound can; give a Parquet "
             f"manifest with the columns `image` and `{column_of(config.modality)}`"
         )
+    return True
+
+
+def _cut(config: BindConfig, space: Space) -> Videos:
+    """The pairs of a corpus of videos; ValueError where it gives none."""
     start_ray()
     return cut_pairs(config.pairs, f"{_cache(config, space)}/pairs", config.recipe.window_s)
+
+
+def _videos_plan(config: BindConfig, space: Space) -> dict[str, Any]:
+    """How many videos would be cut. How many pairs that gives, and so what the training takes, is known when they are."""
+    _, videos = find_videos(config.pairs, config.recipe.window_s)
+    cut = {"videos": len(videos), "window_s": config.recipe.window_s, "pairs": None}
+    return {"space": space.uri, "out": config.out, "cache": _cache(config, space), **cut, "seconds": None}
+
+
+def _pairs_plan(config: BindConfig, space: Space, plan: Plan, manifest: pa.Table) -> dict[str, Any]:
+    """What would be embedded, trained and written, and what that takes."""
+    told, before = dict[str, Any](), dict[str, float]()
+    if not config.no_cache:
+        images = foresee_image_vectors(manifest["image"].to_pylist(), config.pairs, space, _cache(config, space))
+        told = {"table": images.table, "found": images.tally.unchanged, "to_embed": images.tally.planned.total()}
+        before = _image_parts(images.plan) if images.plan else {}
+    rehearsed = rehearse(plan, manifest, config.pairs, not config.no_cache, before)
+    where = {"space": space.uri, "out": config.out, "promote": config.promote, "minimums": list(config.min)}
+    return {"modality": config.modality, **where, "image_vectors": told, **rehearsed}
+
+
+def _image_parts(forecast: Forecast) -> dict[str, float]:
+    """What embedding images takes: its start, and its work, of which the tower has the share of its seconds."""
+    if not forecast.costs:
+        return {}
+    cost = forecast.costs["image"]
+    share = cost.tower_s / (cost.core_s + cost.tower_s)
+    work = {"preparing the images": forecast.work_s * (1 - share), "the tower of the images": forecast.work_s * share}
+    return {"starting to embed": forecast.plan_s + forecast.start_s, **work}
 
 
 def _plan(config: BindConfig, space: Space, num_pairs: int) -> Plan:

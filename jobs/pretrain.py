@@ -17,7 +17,8 @@ from encoders.space import Space, space_fingerprint
 from encoders.towers.demo_text import words
 from encoders.training.recipe import Recipe
 from encoders.weights import DTYPES, Dtype
-from jobs.config import JsonReport, refuse_to_overwrite, run_job
+from jobs.config import DryRun, JsonReport, planned, refuse_to_overwrite, run_job
+from jobs.rehearsal import rehearse
 from jobs.trainer import Plan, drop_checkpoints, fit, summary
 from jobs.training_logs import check_logs
 from jobs.verdict import score_held_out
@@ -41,7 +42,7 @@ class PretrainRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(DryRun):
     """Pre-train an image and a text tower together, from pairs of pictures and captions.
 
     Args:
@@ -84,6 +85,8 @@ def pretrain(config: PretrainConfig) -> JsonReport:
     recipe = config.recipe.with_short(config.epochs, config.batch_size)
     plan = Plan(image, text, recipe, config.held_out, recipe.dtype, workers=config.workers, logs=recipe.logs)
     plan.check(len(manifest))
+    if config.dry_run:
+        return planned("pretrain", {"out": config.out, **rehearse(plan, manifest, config.pairs, False, {})})
     start_ray()
     pairs = prepare_pairs(manifest, config.pairs, {"image": image, "text": text})
     outcome = fit(plan, pairs, None, {"pairs": config.pairs}, config.out)

@@ -114,6 +114,24 @@ def split_pairs(rows: np.ndarray, groups: np.ndarray, held_out: int, seed: int) 
     return Split(training, np.sort(held[: held_out // 2]), np.sort(held[held_out // 2 :]))
 
 
+def checked_split(plan: Plan, rows: np.ndarray, groups: np.ndarray, there: Resources) -> Split:
+    """`split_pairs` of a plan that can be carried out.
+
+    Raises:
+        TrainingError: too few pairs or images, or more workers than there is room for.
+    """
+    split = split_pairs(rows, groups, plan.held_out, plan.recipe.seed)
+    plan.check(len(split.training) + plan.held_out)
+    if len(np.unique(groups[split.training])) < 2:
+        raise TrainingError("all pairs share one image, so there is nothing to tell it from; bring pairs of several images")
+    if plan.workers > (there.gpus or there.cpus):
+        kind = f"{there.gpus} GPUs" if there.gpus else f"{there.cpus} CPUs"
+        raise TrainingError(
+            f"--workers {plan.workers}, but the cluster has {kind}; each worker takes one, so it would wait forever"
+        )
+    return split
+
+
 def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str, Any], out: str) -> Outcome:
     """Train on the cluster, or go on with what was begun.
 
@@ -128,16 +146,7 @@ def fit(plan: Plan, pairs: Pairs, vectors: np.ndarray | None, data: Mapping[str,
         TrainingError: too few pairs, or a loss that is not finite.
         OSError: workers died more often than is borne.
     """
-    split = split_pairs(pairs.usable, pairs.groups, plan.held_out, plan.recipe.seed)
-    plan.check(len(split.training) + plan.held_out)
-    if len(np.unique(pairs.groups[split.training])) < 2:
-        raise TrainingError("all pairs share one image, so there is nothing to tell it from; bring pairs of several images")
-    there = Resources.of_cluster()
-    if plan.workers > (there.gpus or there.cpus):
-        kind = f"{there.gpus} GPUs" if there.gpus else f"{there.cpus} CPUs"
-        raise TrainingError(
-            f"--workers {plan.workers}, but the cluster has {kind}; each worker takes one, so it would wait forever"
-        )
+    split = checked_split(plan, pairs.usable, pairs.groups, Resources.of_cluster())
     name = _name(plan, split, pairs.names)
     folder = f"{out.rstrip('/')}/.training/{name}"
     task = Task(

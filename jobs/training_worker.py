@@ -19,7 +19,7 @@ import torch
 from ray.train import Checkpoint
 from ray.train.torch import get_device
 
-from encoders.encoder import Encoder
+from encoders.encoder import Augment, Encoder
 from encoders.training.augment import OF_PICTURES, in_turn
 from encoders.training.evaluate import recall
 from encoders.training.gradcache import BadBatchError
@@ -114,6 +114,19 @@ def work(config: dict[str, Task]) -> Trained | TrainingError:
         return error
 
 
+def in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether towers are trained under autocast."""
+    return recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
+
+
+def augmentation(encoder: Encoder, recipe: Recipe) -> Augment | None:
+    """What training does to an encoder's batches: what the recipe names, or else what the encoder does."""
+    names = recipe.augment
+    if names is not None and encoder.modality == "image":
+        names = [name for name in names if name in OF_PICTURES]
+    return encoder.augment if names is None else in_turn(names)
+
+
 class _Worker:
     """One worker: its device, its fellows, the two sides."""
 
@@ -121,7 +134,7 @@ class _Worker:
         self._task, self._workers = task, Workers(device)
         self._lead = self._workers.rank == 0
         recipe, rows = task.recipe, task.rows
-        self._bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
+        self._bfloat16 = in_bfloat16(recipe, device)
         self._features = _features(task, self._workers)
         self._device = device
         self._vectors_ND = None if task.vectors is None else torch.from_numpy(ray.get(task.vectors)[rows]).to(device)
@@ -173,10 +186,8 @@ class _Worker:
         """One side of the pairs at these places among the task's rows."""
         if encoder is self._task.target and self._vectors_ND is not None:
             return Frozen(self._vectors_ND[places_N.to(self._device)])
-        features, names = self._features[encoder.modality], self._task.recipe.augment
-        if names is not None and encoder.modality == "image":
-            names = [name for name in names if name in OF_PICTURES]
-        augment = (encoder.augment if names is None else in_turn(names)) if augmented else None
+        features = self._features[encoder.modality]
+        augment = augmentation(encoder, self._task.recipe) if augmented else None
         if encoder.modality in self._towers:
             return Learner(tower or self._towers[encoder.modality], features, augment, self._bfloat16, places_N)
         return Recomputed(encoder.tower.to(self._device), features, augment, self._bfloat16, places_N)

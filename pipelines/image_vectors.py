@@ -7,8 +7,9 @@ pipeline (pipelines/embed.py), which keeps them there for the next training, and
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from encoders.space import Space
 from pipelines.background import vectors_of
 from pipelines.embed import EmbedSettings, embed
 from pipelines.identity import canonical_uri, item_id
+from pipelines.report import EmbedReport
 from pipelines.storage import filesystem
 from pipelines.table import VECTOR, open_table, table_uri
 
@@ -57,11 +59,10 @@ def image_vectors(images: Sequence[str | bytes | None], manifest: str, space: Sp
         ValueError: the table is of another space.
         OSError: another writer holds it, or the infrastructure stopped; run it again.
     """
-    named = [None if image is None else _named(image, manifest) for image in images]
-    wanted = {row["uri"]: row for row in named if row is not None}
+    named, wanted = _wanted(images, manifest)
     listing = f"{db.rstrip('/')}/pairs/{hashlib.sha256(manifest.encode()).hexdigest()[:16]}.parquet"
     _write_listing(listing, list(wanted.values()))
-    report = embed(EmbedSettings(corpus=listing, db=db, table=TABLE, space=space.uri, modality="image", max_reject_rate=1.0))
+    report = embed(_settings(listing, db, space))
     if report.exit_code:
         raise OSError(f"embedding the images of {manifest} did not end well: {'; '.join(report.failures)}")
     uri = table_uri(canonical_uri(db), TABLE)
@@ -77,6 +78,29 @@ def image_vectors(images: Sequence[str | bytes | None], manifest: str, space: Sp
             problems[number] = absent if row is None else rejected.get(row["uri"], "the table has no vector of it")
     padded = np.concatenate([vectors_UD, np.full((1, space.dim), np.nan, np.float32)])  # row -1
     return ImageVectors(padded[rows], problems, uri, report.tally.unchanged, report.tally.embedded)
+
+
+def foresee_image_vectors(images: Sequence[str | bytes | None], manifest: str, space: Space, db: str) -> EmbedReport:
+    """What `image_vectors` of the same arguments would embed, and what that takes: the report of a dry run of embedding.
+
+    Raises:
+        ValueError: as `image_vectors`.
+    """
+    with tempfile.TemporaryDirectory(prefix="bindery-") as folder:
+        _write_listing(f"{folder}/images.parquet", list(_wanted(images, manifest)[1].values()))
+        return embed(replace(_settings(f"{folder}/images.parquet", db, space), dry_run=True))
+
+
+def _settings(listing: str, db: str, space: Space) -> EmbedSettings:
+    return EmbedSettings(corpus=listing, db=db, table=TABLE, space=space.uri, modality="image", max_reject_rate=1.0)
+
+
+def _wanted(
+    images: Sequence[str | bytes | None], manifest: str
+) -> tuple[list[dict[str, Any] | None], dict[str, dict[str, Any]]]:
+    """The images as rows of a corpus, one by one; and each once, by its name."""
+    named = [None if image is None else _named(image, manifest) for image in images]
+    return named, {row["uri"]: row for row in named if row is not None}
 
 
 def _named(image: str | bytes, manifest: str) -> dict[str, Any]:

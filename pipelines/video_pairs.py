@@ -68,12 +68,7 @@ def cut_pairs(corpus: str, folder: str, length_s: float) -> Videos:
     Raises:
         ValueError: the corpus cannot be used, or no video gave a pair.
     """
-    if not length_s >= 0.1:
-        raise PairsError(f"a window of {length_s} s holds no sound to speak of; give at least 0.1 s")
-    opened = open_corpus(corpus, modality="video")
-    work = pa.Table.from_pylist(list(_videos(opened)))
-    if not len(work):
-        raise PairsError(f"{corpus} holds no videos; give a pairs manifest (.parquet), or a corpus of videos with their sound")
+    opened, work = find_videos(corpus, length_s)
     root = f"{canonical_uri(folder)}/{length_s:g}s"
     blocks = [work.slice(k, 1) for k in range(len(work))]
     cut = partial(_cut, root=root, length_s=length_s, reach=opened.reach)
@@ -88,6 +83,21 @@ def cut_pairs(corpus: str, folder: str, length_s: float) -> Videos:
     manifest = f"{root}/{hashlib.sha256(corpus.encode()).hexdigest()[:16]}.parquet"
     _write(manifest, _parquet(pa.concat_tables(parts)))
     return Videos(manifest, len(work), problems)
+
+
+def find_videos(corpus: str, length_s: float) -> tuple[Corpus, pa.Table]:
+    """A corpus, and a row for each of its videos; none is read.
+
+    Raises:
+        ValueError: the corpus cannot be used or holds no videos, or windows of this length no sound.
+    """
+    if not length_s >= 0.1:
+        raise PairsError(f"a window of {length_s} s holds no sound to speak of; give at least 0.1 s")
+    opened = open_corpus(corpus, modality="video")
+    work = pa.Table.from_pylist(list(_videos(opened)))
+    if not len(work):
+        raise PairsError(f"{corpus} holds no videos; give a pairs manifest (.parquet), or a corpus of videos with their sound")
+    return opened, work
 
 
 def _videos(corpus: Corpus) -> Iterator[dict[str, Any]]:

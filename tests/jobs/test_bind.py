@@ -73,6 +73,11 @@ def test_bad_pairs_are_dropped_and_named_images_are_embedded_once_and_the_space_
     np.testing.assert_array_equal(space.embed("text", ["a dog"]), demo.embed("text", ["a dog"]))
     assert space.encoders["depth"].card["frozen"] == {"image": demo.encoders["image"].fingerprint}
 
+    given = {"modality": "depth", "pairs": f"{corpus}/broken.parquet", "space": "demo", "out": f"{corpus}/second", **SMALL}
+    would = bind(BindConfig(**given, dry_run=True)).values
+    assert would["image_vectors"] == {"table": report["image_vectors"]["table"], "found": SCENES - 2, "to_embed": 0}
+    assert would["tried"]["depth"]["tried"] > would["tried"]["depth"]["bad"] and would["step_s"] > 0
+    assert not (corpus / "second").exists()
     again, _ = bound(corpus, "second", "broken.parquet", recipe=BindRecipe(seed=1), standalone=True)
     assert again["image_vectors"] == {**report["image_vectors"], "found": SCENES - 2, "embedded": 0}
     held = open_table(report["image_vectors"]["table"])
