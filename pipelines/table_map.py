@@ -179,7 +179,7 @@ def map_items(
     limit: int = 5000,
     method: Method | None = None,
     seed: int = 0,
-    columns: Sequence[str] = (),
+    columns: Sequence[str] = ("modality",),  # one at least: rows of no columns are none
 ) -> Items:
     """What `map_table` would draw of the same arguments, with these columns and those to colour by; it raises the same."""
     if limit < 1 or method not in (None, *get_args(Method)):

@@ -13,10 +13,11 @@ from encoders.training.sides import Side
 
 BUDGET_S = 5.0
 FIRST, GROWTH = 2, 8  # pairs of a step; it grows as long as the next one will do
+STILL = 1e-9  # a learning rate at which nothing moves, so that no loss runs away
 
 
 def step_seconds(sides: Callable[[torch.Tensor], tuple[Side, Side]], recipe: Recipe, pairs: int) -> float:
-    """Seconds of a step of one worker. The towers are trained by it: they are good for nothing else.
+    """Seconds of a step of one worker. The towers' buffers move: they are good for nothing else.
 
     Args:
         sides: rows (N,), numbers from 0 on, of as many pairs as there may be -> both sides of them.
@@ -26,10 +27,11 @@ def step_seconds(sides: Callable[[torch.Tensor], tuple[Side, Side]], recipe: Rec
     Raises:
         TrainingError: as of a `Training`.
     """
-    size = min(FIRST, pairs)
+    pairs = max(FIRST, pairs)  # one alone has nothing to be told from
+    size, still = FIRST, replace(recipe, epochs=2, muon_lr=STILL, adamw_lr=STILL)
     while True:
         with torch.random.fork_rng():
-            training = Training(*sides(torch.arange(size)), replace(recipe, epochs=2, batch_size=size))
+            training = Training(*sides(torch.arange(size)), replace(still, batch_size=size))
             training.run_epoch()  # a single step; the first one allocates
             seconds: float = training.run_epoch()["seconds"]
         following = min(GROWTH * size, pairs)

@@ -149,3 +149,11 @@ def test_a_dry_run_refuses_what_the_run_refuses_in_the_same_words(
     refused = capsys.readouterr().err.splitlines()[-1]
     assert asked(verb, f"{words} --dry-run") == 2
     assert capsys.readouterr().err.splitlines()[-1] == refused
+
+
+def test_a_map_without_labels_has_all_items_of_the_table(world: Path, tmp_path: Path, capsys: Capture) -> None:
+    rows = rows_of(load_space(world / "space-0"), make_media(tmp_path / "media", 2))
+    write_table(tmp_path / "db", rows.drop_columns(["thing", "rating"]))
+    assert asked("map", f"--db {tmp_path}/db --out {tmp_path}/map.png --dry-run") == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (report["items"], report["of"], report["labels"], report["vector_bytes"]) == (8, 8, [], 8 * 128 * 4)
