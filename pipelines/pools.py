@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -35,12 +36,13 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
     largest_first = sorted(todo, key=lambda m: todo[m].mean_bytes, reverse=True)
     done = 0
     for group in [[m] for m in largest_first] if resources.gpus else [largest_first]:
-        for entry in entries(_embedded(job, {m: todo.pop(m) for m in group}, resources)):
-            if entry is not None:
-                done += entry.metadata.num_rows
-                writer.add(entry.ref, entry.metadata.size_bytes)
-            writer.tick()
-            progress.update(done)
+        with closing(entries(_embedded(job, {m: todo.pop(m) for m in group}, resources))) as embedded:
+            for entry in embedded:
+                if entry is not None:
+                    done += entry.metadata.num_rows
+                    writer.add(entry.ref, entry.metadata.size_bytes)
+                writer.tick()
+                progress.update(done)
 
 
 def _embedded(job: Job, group: dict[str, Todo], resources: Resources) -> Any:
@@ -55,16 +57,16 @@ def _embedded(job: Job, group: dict[str, Todo], resources: Resources) -> Any:
     if not resources.gpus:
         return _stage(dataset, DecodeThenEmbed, job, actors, num_cpus=1)
     dataset = _stage(dataset, Decode, job, actors, num_cpus=1)
-    rows = _rows_for_a_gpu(job, next(iter(group)))
+    rows = rows_for_a_gpu(job.space, next(iter(group)))
     # No CPU, which Ray takes for a GPU's actor if it is not told: those that decode have them all, and it would never start.
     return _stage(
         dataset, Embed, replace(job, batch_size=rows), resources.gpus, calls=2, batch_size=rows, num_gpus=1, num_cpus=0
     )
 
 
-def _rows_for_a_gpu(job: Job, modality: str) -> int:
-    """How many rows of a modality are handed over at once."""
-    features = load_space(job.space).encoder(modality).features.values()
+def rows_for_a_gpu(space: str, modality: str) -> int:
+    """How many rows of a modality are handed over at once, of the space at a URI."""
+    features = load_space(space).encoder(modality).features.values()
     return max(1, min(GPU_ROWS, GPU_BYTES // sum(row_bytes(feature) for feature in features)))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Generator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,11 +16,12 @@ import pyarrow.compute as pc
 import ray
 
 from pipelines.cluster import start_ray
+from pipelines.segments import TASK_BYTES
 
 BLOCK_SOURCES = 128  # of one task at most: what a lost worker costs, and how even the end is
-TASK_BYTES = 64 * 1024**2  # of media that one task reads, if it reads more than one: two seconds for a core that decodes JPEGs
 LARGE_BYTES = TASK_BYTES // BLOCK_SOURCES  # of a source, above which a task takes fewer
 BLOCK_BYTES = 32 * 1024**2  # of inline media in one task at most
+STOP_S = 10.0  # that the end of an execution may take
 WAITING_BYTES = 64 * 1024**2  # of sources in the driver before they go to Ray's store
 
 
@@ -97,8 +101,11 @@ def _largest_first(sources: pa.Table, task_bytes: int) -> list[pa.Table]:
     return [sources.slice(first, end - first) for first, end in pairwise([*firsts, sources.num_rows])]
 
 
-def entries(dataset: Any) -> Iterator[Any]:
-    """Block entries (reference and metadata) as they come, and None once a second, so that commits stay on time."""
+def entries(dataset: Any) -> Generator[Any, None, None]:
+    """Block entries (reference and metadata) as they come, and None once a second, so that commits stay on time.
+
+    Closed early, as a stop does, it ends the Dataset's execution first: threads of Ray that outlive Ray abort the process.
+    """
     found: queue.Queue[Any] = queue.Queue(maxsize=8)
 
     def pump() -> None:
@@ -107,19 +114,39 @@ def entries(dataset: Any) -> Iterator[Any]:
                 for entry in bundle.blocks:
                     found.put(entry)
             found.put(StopIteration())
+        except _StoppedError:
+            pass
         except BaseException as error:  # whatever ended the Dataset ends the loop that waits for it, too
             found.put(error)
             raise
 
-    threading.Thread(target=pump, name="dataset", daemon=True).start()
-    while True:
-        try:
-            entry = found.get(timeout=1.0)
-        except queue.Empty:
-            yield None
-            continue
-        if isinstance(entry, StopIteration):
-            return
-        if isinstance(entry, BaseException):
-            raise entry
-        yield entry
+    thread = threading.Thread(target=pump, name="dataset", daemon=True)
+    thread.start()
+    entry: Any = None
+    try:
+        while not isinstance(entry, StopIteration):
+            try:
+                entry = found.get(timeout=1.0)
+            except queue.Empty:
+                entry = None
+            if not isinstance(entry, BaseException):
+                yield entry
+            elif not isinstance(entry, StopIteration):
+                raise entry
+    finally:
+        if not isinstance(entry, BaseException):
+            _stop(thread, found)
+
+
+class _StoppedError(BaseException):
+    """Nobody wants the rest."""
+
+
+def _stop(thread: threading.Thread, found: queue.Queue[Any]) -> None:
+    """Raise in the thread, as Ctrl-C does in the main one: Ray's own iterator then ends the execution. Wait until it has."""
+    assert thread.ident is not None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_StoppedError))
+    ends = time.monotonic() + STOP_S
+    while thread.is_alive() and time.monotonic() < ends:
+        with suppress(queue.Empty):  # it may wait for room
+            found.get(timeout=0.1)

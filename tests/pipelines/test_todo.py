@@ -1,12 +1,17 @@
 """How the work of a run is cut: even ends, whatever the sizes, and nothing lost on the way."""
 
+import threading
+import time
+from contextlib import closing
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import ray
 
-from pipelines.todo import BLOCK_SOURCES, TASK_BYTES, Todo
+from pipelines.segments import TASK_BYTES
+from pipelines.todo import BLOCK_SOURCES, Todo, entries
 
 MB = 1_000_000
 
@@ -58,3 +63,22 @@ def test_large_sources_come_first_though_they_are_listed_last() -> None:
 def test_a_few_large_sources_are_shared_out() -> None:
     assert [len(block) for block in _blocks([30 * MB] * 16, actors=2)] == [2] * 8
     assert [len(block) for block in _blocks([10_000] * 16, actors=2)] == [2] * 8
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("taken", [0, 1, 20])
+def test_an_execution_that_is_broken_off_leaves_no_thread_behind(taken: int) -> None:
+    def slowly(batch: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.2)
+        return batch
+
+    before = set(threading.enumerate())
+    dataset = ray.data.range(200, override_num_blocks=100).map_batches(slowly)
+    with closing(entries(dataset)) as found:
+        for _ in range(taken):
+            next(entry for entry in found if entry is not None)
+        if not taken:
+            next(found)
+        assert [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("StreamingExecutor")]
+    left = [thread.name for thread in set(threading.enumerate()) - before]
+    assert not [name for name in left if name.startswith(("dataset", "StreamingExecutor"))]
