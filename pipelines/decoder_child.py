@@ -107,11 +107,11 @@ def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: 
     stage.append("decode")
     decoded, cut = encoder.decode(medium), parse_cut(source.cut)
     if source.probe:
-        yield Probed(count_parts(cut, decoded))
+        yield Probed(count_parts(cut, decoded, source.size_bytes))
         return
-    parts = range(count_parts(cut, decoded)) if source.part is None else [source.part]
+    parts = range(count_parts(cut, decoded, source.size_bytes)) if source.part is None else [source.part]
     for part in parts:
-        found = segments(cut, encoder, decoded, part)
+        found = segments(cut, encoder, decoded, part, source.size_bytes)
         if not found:
             raise DecodeError("the medium is shorter than it was when its length was read; it changed meanwhile, or is cut off")
         for number, segment in enumerate(found, 1):

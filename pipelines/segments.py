@@ -19,7 +19,8 @@ from encoders.media.scenes import SHORTEST_S as SHORTEST_SCENE_S
 from encoders.media.text import decode_text
 
 TIMED = ("audio", "imu", "video")  # whose decoded media have `duration_s` and `part(start_s, end_s)`
-PART_S = 300.0  # of a medium that one task works on, about
+PART_S = 300.0  # of a medium that one task works on at most, about
+TASK_BYTES = 64 * 1024**2  # of media that one task reads, if it reads more than one window or source: seconds for a core
 SCENE_PART_S = 60.0  # where every frame is decoded to find the cuts: in 4K a task of minutes, see docs/media.md
 SHORTEST_S = 0.001  # what is left at the end of a medium; keys are in milliseconds, and less would give two windows one key
 _WINDOWS = re.compile(r"(?P<length>\d+(\.\d+)?)s?(/(?P<hop>\d+(\.\d+)?)s?)?")
@@ -112,23 +113,25 @@ def parse_cuts(setting: str, modalities: Collection[str]) -> dict[str, Cut]:
     return cuts
 
 
-def count_parts(cut: Cut, decoded: Any) -> int:
-    """Into how many parts the work on a medium is cut."""
+def count_parts(cut: Cut, decoded: Any, size_bytes: int | None = None) -> int:
+    """Into how many parts the work on a medium, of so many bytes where that is known, is cut."""
     if cut.kind == "windows":
-        return -(-_window_count(cut, _duration_s(decoded)) // _windows_a_part(cut))
+        duration_s = _duration_s(decoded)
+        return -(-_window_count(cut, duration_s) // _windows_a_part(cut, duration_s, size_bytes))
     if cut.kind == "scenes":
         return _scene_parts(_duration_s(decoded))
     return 1
 
 
-def segments(cut: Cut, encoder: Encoder, decoded: Any, part: int) -> Sequence[Segment]:
-    """The segments that one part of a medium makes; at least one.
+def segments(cut: Cut, encoder: Encoder, decoded: Any, part: int, size_bytes: int | None = None) -> Sequence[Segment]:
+    """The segments that one part of a medium makes; at least one. `size_bytes`: as in `count_parts`.
 
     Raises:
         DecodeError: the medium cannot be cut so, or is damaged where it is looked at.
     """
     if cut.kind == "windows":
-        count, each, duration_s = _window_count(cut, _duration_s(decoded)), _windows_a_part(cut), _duration_s(decoded)
+        duration_s = _duration_s(decoded)
+        count, each = _window_count(cut, duration_s), _windows_a_part(cut, duration_s, size_bytes)
         last_s = max(0.0, duration_s - cut.length_s)
         starts_s = [min(k * cut.hop_s, last_s) for k in range(part * each, min(count, (part + 1) * each))]
         return [_timed(decoded, start_s, min(start_s + cut.length_s, duration_s)) for start_s in starts_s]
@@ -161,8 +164,9 @@ def _scene_parts(duration_s: float) -> int:
     return max(1, math.ceil((duration_s - SHORTEST_SCENE_S) / SCENE_PART_S))
 
 
-def _windows_a_part(cut: Cut) -> int:
-    return max(1, int(PART_S / cut.hop_s))
+def _windows_a_part(cut: Cut, duration_s: float, size_bytes: int | None) -> int:
+    part_s = min(PART_S, TASK_BYTES * duration_s / size_bytes) if size_bytes else PART_S
+    return max(1, int(part_s / cut.hop_s))
 
 
 def _duration_s(decoded: Any) -> float:

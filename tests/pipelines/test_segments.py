@@ -24,7 +24,7 @@ from pipelines.lease import Lease
 from pipelines.ledger import Ledger
 from pipelines.parts import Parts, arrivals, torn
 from pipelines.report import EmbedReport
-from pipelines.segments import Cut, count_parts, parse_cut, parse_cuts, segments
+from pipelines.segments import TASK_BYTES, Cut, count_parts, parse_cut, parse_cuts, segments
 from pipelines.stages import DecodeThenEmbed
 from pipelines.table import item_schema
 from pipelines.todo import Todo
@@ -33,11 +33,11 @@ from pipelines.writer import Writer
 SPACE = load_space("demo")
 
 
-def _windows(cut: str, seconds: float) -> list[tuple[float, float]]:
+def _windows(cut: str, seconds: float, size_bytes: int | None = None) -> list[tuple[float, float]]:
     sound = decode_audio((np.zeros(round(seconds * 1000), np.float32), 1000))
     found: list[tuple[float, float]] = []
-    for part in range(count_parts(parse_cut(cut), sound)):
-        for segment in segments(parse_cut(cut), SPACE.encoder("audio"), sound, part):
+    for part in range(count_parts(parse_cut(cut), sound, size_bytes)):
+        for segment in segments(parse_cut(cut), SPACE.encoder("audio"), sound, part, size_bytes):
             assert segment.start_s is not None and segment.end_s is not None
             assert segment.medium.duration_s == pytest.approx(segment.end_s - segment.start_s)
             found.append((segment.start_s, segment.end_s))
@@ -69,6 +69,13 @@ def test_windows_of_all_parts_cover_a_medium_without_a_gap_and_none_comes_twice(
     assert found[0][0] == 0 and found[-1][1] == pytest.approx(seconds)
     assert len(set(found)) == len(found) and sorted(found) == found
     assert all(after[0] <= before[1] + 1e-9 for before, after in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(("size_bytes", "parts"), [(None, 1), (10_000, 1), (4 * TASK_BYTES, 4), (10**12, 20)])
+def test_a_large_film_is_worked_on_in_parts_of_few_bytes_and_has_the_same_windows(size_bytes: int | None, parts: int) -> None:
+    sound = decode_audio((np.zeros(200_000, np.float32), 1000))
+    assert count_parts(parse_cut("10"), sound, size_bytes) == parts
+    assert _windows("10", 200, size_bytes) == [(10 * k, 10 * k + 10) for k in range(20)]
 
 
 def test_a_setting_goes_to_the_modalities_it_suits() -> None:
