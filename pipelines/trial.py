@@ -20,7 +20,7 @@ import torch
 from pipelines.cluster import Resources
 from pipelines.forecast import CPU, PRICES, Cost, Forecast, Machine
 from pipelines.plan import Planner
-from pipelines.pools import GPU_BYTES, GPU_ROWS
+from pipelines.pools import GPU_ROWS, rows_for_a_gpu
 from pipelines.sample import Sample
 from pipelines.stages import Decode, Embed, Job, keep_freed_memory
 
@@ -83,7 +83,7 @@ class _Trial:
     def __init__(self, job: Job, device: str) -> None:
         self._began, self.load_s = time.monotonic(), 0.0
         self._decode, self._embed = Decode(job), Embed(job)
-        self._batch_size, self._device = job.batch_size, device
+        self._job, self._device = job, device
 
     def cost(self, sample: Sample) -> Cost:
         """Of one modality, each size class weighted by the number of its sources."""
@@ -139,9 +139,9 @@ class _Trial:
 
     def _tower(self, rows: pa.Table) -> tuple[float, float]:
         """Seconds of the tower a row of a full batch, and seconds of this process beside it."""
-        full, few, on_gpu = self._batch_size, rows.slice(0, 1), self._device != CPU
+        full, few, on_gpu = self._job.batch_size, rows.slice(0, 1), self._device != CPU
         if on_gpu:
-            full = min(full, max(1, GPU_BYTES * rows.num_rows // rows.nbytes))
+            full = rows_for_a_gpu(self._job.space, str(rows["modality"][0]))
             few = rows = rows.take(np.arange(full) % rows.num_rows)
         self._embed(few)  # loads the weights; a GPU tries how many rows at once are best
         began = time.perf_counter()
