@@ -20,6 +20,7 @@ from pipelines.filters import is_in
 from pipelines.table import VECTOR
 
 SAMPLE = 256  # rows a modality
+OUTER = 0.01  # of a modality's items lie further out than what still counts as one of them
 LOOKED_AT = 8192  # rows whose modality is read to find them
 
 
@@ -39,6 +40,14 @@ class Background:
     def means(self) -> dict[str, np.ndarray]:
         """The mean vector of each modality, (D,)."""
         return {name: vectors_nD.mean(axis=0) for name, vectors_nD in self.vectors.items()}
+
+    @cached_property
+    def _edges(self) -> dict[str, float]:
+        return {m: float(np.quantile(vectors_nD @ self.means[m], OUTER)) for m, vectors_nD in self.vectors.items()}
+
+    def like(self, query_D: np.ndarray) -> list[str]:
+        """The modalities, none or several, for one of whose items it may pass: as near to their mean as all but a few are."""
+        return [name for name, edge in self._edges.items() if query_D @ self.means[name] >= edge]
 
     def cosines(self, query_D: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
         """Mean and standard deviation (N, 2) of the query's cosines with items of these N modalities.

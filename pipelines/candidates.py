@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -45,6 +45,7 @@ class Wish:
     hybrid: bool
     diversity: float
     collapse: float | None
+    columns: Sequence[str]
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, Integral) or not isinstance(self.offset, Integral) or not isinstance(self.where, str | None):
@@ -62,6 +63,11 @@ class Wish:
                 f"k={self.k}, offset={self.offset}: with hybrid, diversity, collapse at most {MOST_REORDERED:,} together"
             )
         self.condition(self.modalities)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the nearest are the hits."""
+        return not self.reordered and not self.offset
 
     @property
     def reordered(self) -> bool:
@@ -88,20 +94,27 @@ class Ranked:
         similarity: the cosine, float32 (N,).
         score: calibrated; of a hybrid search that of the fusion. float32 (N,).
         key: what the order comes from, float64 (N,), descending.
+        columns: of the hits, where they were read along with the search; None: they are to be fetched.
     """
 
     rows: np.ndarray
     similarity: np.ndarray
     score: np.ndarray
     key: np.ndarray
+    columns: pa.Table | None = None
 
     def take(self, chosen: np.ndarray | slice) -> Ranked:
-        """Some of them, in this order."""
+        """Some of them, in this order, without columns."""
         return Ranked(self.rows[chosen], self.similarity[chosen], self.score[chosen], self.key[chosen])
 
 
 def ranked(
-    dataset: Any, asked: Sequence[Asked], wish: Wish, settings: SearchSettings | None, background: Background
+    dataset: Any,
+    asked: Sequence[Asked],
+    wish: Wish,
+    settings: SearchSettings | None,
+    background: Background,
+    indexed: bool = True,
 ) -> list[Ranked]:
     """The hits of each query.
 
@@ -109,18 +122,21 @@ def ranked(
         dataset: a version of the table.
         asked: the queries.
         wish: what to look for.
-        settings: how to ask the index; None compares every vector.
+        settings: how to ask the vector index; None compares every vector.
         background: of the table.
+        indexed: whether other indices may be used.
 
     Raises:
         ValueError: the condition cannot be used; or a hybrid search without a text, or without a full-text index.
         OSError: the table cannot be read; or the full-text index, in a hybrid search.
     """
     with explained(wish.where, dataset.schema.names):
-        tables = _found(dataset, asked, wish, settings, background)
+        tables = _found(dataset, asked, wish, settings, background, indexed)
     found = [_by_vector(rows, one, background, wish) for rows, one in zip(tables, asked, strict=True)]
+    if wish.direct:
+        return found
     if wish.hybrid:
-        found = [_with_text(dataset, hits, one, wish, settings is not None) for hits, one in zip(found, asked, strict=True)]
+        found = [_with_text(dataset, hits, one, wish, indexed) for hits, one in zip(found, asked, strict=True)]
     if wish.collapse is not None or wish.diversity > 0:
         vectors = _vectors(dataset, np.unique(np.concatenate([hits.rows for hits in found])))
         found = [_spread_out(hits, vectors, wish) for hits in found]
@@ -128,24 +144,35 @@ def ranked(
 
 
 def _found(
-    dataset: Any, asked: Sequence[Asked], wish: Wish, settings: SearchSettings | None, background: Background
+    dataset: Any,
+    asked: Sequence[Asked],
+    wish: Wish,
+    settings: SearchSettings | None,
+    background: Background,
+    indexed: bool,
 ) -> list[pa.Table]:
     """What the vectors find, by query: where modalities mix the best of each, as the nearest of all may be of one."""
     query_QD = np.stack([one.vector for one in asked])
     depth = min(wish.depth, max(1, dataset.count_rows()))
     names = wish.modalities if wish.modalities is not None else list(background.vectors)
     apart = [[name] for name in names] if wish.calibrated and len(names) > 1 else [wish.modalities]
+    askers = {name for one in asked for name in _askers(one, background)}
 
-    def search(one: Sequence[str] | None) -> pa.Table:
-        way = settings.way({query.modality for query in asked}, one) if settings is not None else None
-        return nearest(dataset, query_QD, depth, way, wish.condition(one))
+    def search(one: Sequence[str] | None, columns: Sequence[str] = ()) -> pa.Table:
+        way = settings.way(askers, one) if settings is not None else None
+        return nearest(dataset, query_QD, depth, way, wish.condition(one), indexed, columns)
 
     if len(apart) == 1:
-        found = search(apart[0])
+        found = search(apart[0], wish.columns if wish.direct else ())
     else:
         with ThreadPoolExecutor(len(apart)) as pool:  # the searches wait for storage, and Lance lets go of Python's lock
             found = pa.concat_tables(list(pool.map(search, apart)))
     return [found.filter(pc.equal(found["query"], number)) for number in range(len(asked))]
+
+
+def _askers(asked: Asked, background: Background) -> Sequence[str | None]:
+    """The modality that a query is of, or those that it may pass for; None where it may be anything."""
+    return [asked.modality] if asked.modality is not None else background.like(asked.vector) or [None]
 
 
 def _by_vector(rows: pa.Table, asked: Asked, background: Background, wish: Wish) -> Ranked:
@@ -154,7 +181,10 @@ def _by_vector(rows: pa.Table, asked: Asked, background: Background, wish: Wish)
     score_N = _scores(cosine_N, rows["modality"].to_pylist(), asked, background)
     key_N = (score_N if wish.calibrated else cosine_N).astype(np.float64)
     order_N = np.lexsort((-cosine_N, -key_N))[: wish.depth]
-    return Ranked(rows["row"].to_numpy(), cosine_N, score_N, key_N).take(order_N)
+    hits = Ranked(rows["row"].to_numpy(), cosine_N, score_N, key_N).take(order_N)
+    if "columns" not in rows.column_names:
+        return hits
+    return replace(hits, columns=pa.Table.from_struct_array(rows["columns"].take(order_N)))
 
 
 def _scores(cosine_N: np.ndarray, modalities: Sequence[str], asked: Asked, background: Background) -> np.ndarray:

@@ -177,18 +177,18 @@ class Index:
         """
         if isinstance(queries, str | Mapping):
             raise TypeError("search_many takes a list of queries; for one query there is `search`")
-        wish = Wish(self._names(modality), where, k, offset, calibrated, hybrid, diversity, collapse)
         snapshot = self._snapshot()
         wanted = _wanted(snapshot.dataset.schema.names, columns)
+        wish = Wish(self._names(modality), where, k, offset, calibrated, hybrid, diversity, collapse, wanted)
         background = snapshot.background(self.space)
         asked = understand(queries, self.space, snapshot.dataset, background if centred else None)
         if not asked:
             return []
         found = self._ranked(snapshot, asked, wish, background, exact)
-        rows = fetch(snapshot.dataset, np.concatenate([hits.rows for hits in found]), wanted)
-        ends = np.cumsum([len(hits.rows) for hits in found]).tolist()
-        parts = [rows.slice(end - len(hits.rows), len(hits.rows)) for end, hits in zip(ends, found, strict=True)]
-        return [Hits(_with_scores(part, hits), one.words) for part, hits, one in zip(parts, found, asked, strict=True)]
+        return [
+            Hits(_with_scores(rows, hits), one.words)
+            for rows, hits, one in zip(_columns(snapshot.dataset, found, wanted), found, asked, strict=True)
+        ]
 
     def zero_shot(
         self,
@@ -236,11 +236,10 @@ class Index:
         """With the indices, or without where they cannot be read."""
         if not exact:
             snapshot.tell_if_slow()
-        settings = snapshot.settings
-        if exact or settings is None:
-            return ranked(snapshot.dataset, asked, wish, None, background)
+        settings = snapshot.settings if not exact else None
         return despite_damage(
-            self.uri, lambda indexed: ranked(snapshot.dataset, asked, wish, settings if indexed else None, background)
+            self.uri,
+            lambda indexed: ranked(snapshot.dataset, asked, wish, settings if indexed else None, background, indexed),
         )
 
     def _snapshot(self) -> Snapshot:
@@ -274,6 +273,16 @@ def _wanted(present: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     if isinstance(columns, str) or unknown:
         raise ValueError(f"columns={columns!r}: give a list of {', '.join(present)}")
     return list(dict.fromkeys(["item_id", *columns]))
+
+
+def _columns(dataset: Any, found: Sequence[Ranked], wanted: Sequence[str]) -> list[pa.Table]:
+    """The hits' columns, by query; those that were not read along with the search are read at once."""
+    known = [hits.columns for hits in found if hits.columns is not None]
+    if len(known) == len(found):
+        return known
+    rows = fetch(dataset, np.concatenate([hits.rows for hits in found]), wanted)
+    ends = np.cumsum([len(hits.rows) for hits in found]).tolist()
+    return [rows.slice(end - len(hits.rows), len(hits.rows)) for end, hits in zip(ends, found, strict=True)]
 
 
 def _with_scores(rows: pa.Table, hits: Ranked) -> pa.Table:

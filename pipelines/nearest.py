@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.table import VECTOR
 
+Told = TypeVar("Told")
 SEARCH_KEY = "bindery.search"
 K = 10  # hits, of which recall tells how many are right
 ANY = "all"  # rows of whatever modality
@@ -90,7 +91,14 @@ class SearchSettings:
         if told is None or vector_index_of(dataset) is None:
             return None
         known = json.loads(told)
-        return cls(**{**known, "ways": {n: Way(**way) for n, way in known["ways"].items()}}) if "ways" in known else None
+        if "ways" not in known:
+            return None
+        return _of(cls, known | {"ways": {pair: _of(Way, way) for pair, way in known["ways"].items()}})
+
+
+def _of(kind: type[Told], values: Mapping[str, Any]) -> Told:
+    """One of a dataclass, from what is stored; what a newer program has stored beside is passed over."""
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})  # type: ignore[arg-type]
 
 
 def vector_index_of(dataset: Any) -> Any | None:
@@ -115,34 +123,47 @@ def _index_over(dataset: Any, column: str) -> Any | None:
     return next((index for index in dataset.describe_indices() if list(index.field_names) == [column]), None)
 
 
-def nearest(dataset: Any, query_QD: np.ndarray, k: int, way: Way | None, condition: str | None) -> pa.Table:
+def nearest(
+    dataset: Any,
+    query_QD: np.ndarray,
+    k: int,
+    way: Way | None,
+    condition: str | None,
+    indexed: bool = True,
+    columns: Sequence[str] = (),
+) -> pa.Table:
     """The k rows nearest to each query by the cosine, best first.
 
     Args:
         dataset: a version of the table.
         query_QD: unit vectors.
         k: of each query at most.
-        way: how to ask the index; None compares every vector, and uses no other index either.
+        way: how to ask the vector index; None compares every vector.
         condition: SQL; only rows that meet it.
+        indexed: whether they may be looked for in scalar indices.
+        columns: of the table, to be read along: a second read takes as long as a third of the search.
 
     Returns:
-        query (int32, which of the queries), row (uint64, Lance's row id), modality, similarity (float32, in [-1, 1]).
+        query (int32, which of the queries), row (uint64, Lance's row id), modality, similarity (float32, in [-1, 1]),
+        columns (a struct of those).
 
     Raises:
         ValueError: the condition cannot be used.
         OSError: the table cannot be read.
     """
-    wanted: dict[str, Any] = {"column": VECTOR, "q": query_QD, "k": k, "metric": "cosine", "use_index": way is not None}
+    query = query_QD[0] if len(query_QD) == 1 else query_QD  # alone it is quicker than as a batch of one
+    wanted: dict[str, Any] = {"column": VECTOR, "q": query, "k": k, "metric": "cosine", "use_index": way is not None}
     if way is not None:
         # Not `nprobes`, which would be the most, too, and find too little where few rows meet the condition; effort 0: no more.
         wanted |= {"minimum_nprobes": way.probes, "search_effort": 0.0, "refine_factor": way.refine}
     found = dataset.to_table(
-        columns=["_rowid", "modality", "_distance"],
+        columns=list(dict.fromkeys(["_rowid", "modality", "_distance", *columns])),
         nearest=wanted,
         filter=condition,
         prefilter=True,
-        use_scalar_index=way is not None,
+        use_scalar_index=indexed,
     )
     cosine = np.clip(1 - found["_distance"].to_numpy(), -1, 1).astype(np.float32)
-    query = found["query_index"] if "query_index" in found.column_names else pa.array(np.zeros(len(found)), pa.int32())
-    return pa.table({"query": query, "row": found["_rowid"], "modality": found["modality"], "similarity": cosine})
+    asked = found["query_index"] if "query_index" in found.column_names else pa.array(np.zeros(len(found)), pa.int32())
+    told = {"query": asked, "row": found["_rowid"], "modality": found["modality"], "similarity": cosine}
+    return pa.table(told | {"columns": found.select(columns).to_struct_array()} if columns else told)

@@ -29,6 +29,7 @@ BATCH_ROWS = 4096  # rows that are compared at once
 LEAST_PROBES = 16
 REFINE = (4, 8, 16, 32, 64)
 FAIR = 16  # of these: beyond it more partitions are tried first
+SAMPLED = 256  # rows a partition that Lance trains an index on
 TIE = 1e-5  # cosines that differ by less are equal: copies, and the last digits of another order of sums
 ITSELF = -2.0  # below every cosine
 
@@ -37,7 +38,8 @@ def tune(dataset: Any, settings: SearchSettings) -> SearchSettings:
     """For every pair of modalities the cheapest way to ask whose recall at 10 is sure to reach the target, and that recall.
 
     Where none is, every partition is probed and the most candidates refined. No way is cheaper than the least probes and
-    candidates: what people ask with is less like the items of a table than these are like each other.
+    candidates: what people ask with is less like the items of a table than these are like each other. An index that was trained
+    on all rows, those that ask among them, finds these too easily; a small table can afford twice as many of both.
 
     Args:
         dataset: a version of the table, its index fresh.
@@ -72,6 +74,8 @@ def _cheapest(settings: SearchSettings, recall_of: Callable[[Way], np.ndarray]) 
         candidates = [r for r in REFINE if r < refine]
         found = bisect_left(candidates, True, key=lambda r: enough(Way(fewest, r)))
         best = Way(fewest, [*candidates, refine][found])
+    if settings.rows <= SAMPLED * last:
+        best = Way(min(last, 2 * best.probes), min(REFINE[-1], 2 * best.refine))
     recall_Q = measured(best)
     return replace(best, recall=round(float(recall_Q.mean()), 4) if len(recall_Q) else 1.0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from searchable import make_space, many_rows, write_table
 
+from encoders.algebra import units
 from pipelines.background import Background, measure, sample_rows
 from pipelines.table import open_table, table_uri
 
@@ -32,3 +33,19 @@ def test_a_modality_without_a_sample_is_judged_by_the_mean_of_the_others() -> No
         np.testing.assert_allclose((mean, spread), ((vectors[name] @ query).mean(), (vectors[name] @ query).std()), rtol=1e-5)
     np.testing.assert_allclose(told[1], (told[0] + told[2]) / 2, rtol=1e-6)
     assert Background(0, {}).cosines(query, ["smell"]).tolist() == [[0, 1]]
+
+
+def test_a_vector_passes_for_an_item_of_the_modality_in_whose_cone_it_lies_and_a_stranger_for_none() -> None:
+    cones = np.eye(8, dtype=np.float32)[:2]
+    rng = np.random.default_rng(0)
+
+    def items(cone: np.ndarray, count: int) -> np.ndarray:
+        return np.asarray(units((cone + 0.3 * rng.normal(size=(count, 8))).astype(np.float64), "items"), np.float32)
+
+    background = Background(500, {"audio": items(cones[0], 250), "image": items(cones[1], 250)})
+    for name, cone in zip(("audio", "image"), cones, strict=True):
+        assert np.mean([background.like(vector) == [name] for vector in items(cone, 200)]) > 0.9
+    assert background.like(np.eye(8, dtype=np.float32)[5]) == []
+    alike = Background(500, {"audio": background.vectors["audio"], "text": background.vectors["audio"]})
+    assert alike.like(alike.means["text"]) == ["audio", "text"]
+    assert Background(0, {}).like(cones[0]) == []

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipelines.nearest import SearchSettings, Way
+from pipelines.nearest import SEARCH_KEY, SearchSettings, Way
 from pipelines.recall import LEAST_PROBES, REFINE, _cheapest
 
 SETTINGS = SearchSettings("IVF_RQ", partitions=1000, target=0.95, rows=1_000_000, ways={})
@@ -45,6 +51,14 @@ def test_the_cheapest_way_that_reaches_the_target_is_found() -> None:
     assert _cheapest(SETTINGS, recall) == Way(128, 16, 1.0)
 
 
+def test_an_index_that_was_trained_on_all_who_ask_is_asked_twice_as_thoroughly() -> None:
+    def recall(way: Way) -> np.ndarray:
+        return recalls(1.0 if way.probes >= 128 and way.refine >= 16 else 0.5)
+
+    assert _cheapest(replace(SETTINGS, rows=100_000), recall) == Way(256, 32, 1.0)
+    assert _cheapest(replace(SETTINGS, rows=100_000), lambda _way: recalls(0.5)) == Way(1000, REFINE[-1], 0.5)
+
+
 def test_more_partitions_are_probed_before_very_many_candidates_are_compared() -> None:
     def recall(way: Way) -> np.ndarray:
         return recalls(1.0 if way.probes >= 64 or (way.probes >= 16 and way.refine >= 32) else 0.5)
@@ -74,3 +88,13 @@ def test_no_way_is_cheaper_than_what_people_need_whose_queries_are_no_items() ->
 def test_the_recall_is_unknown_until_every_pair_was_measured() -> None:
     half = SearchSettings("IVF_RQ", 1000, 0.95, 10, {"a > a": Way(16, 4, 0.97), "a > all": Way(16, 4)})
     assert half.worst is None
+
+
+def test_settings_of_a_newer_program_are_understood_as_far_as_they_are_known(tmp_path: Path) -> None:
+    dataset = lance.write_dataset(pa.table({"vector": pa.array([[1.0, 0.0]] * 300, pa.list_(pa.float32(), 2))}), tmp_path)
+    dataset.create_index("vector", "IVF_FLAT", num_partitions=1)
+    known = SearchSettings("IVF_FLAT", 1, 0.95, 300, {"a > a": Way(1, 4, 0.97)})
+    told = json.loads(known.to_json())
+    told["ways"]["a > a"]["prefetch"] = told["graph"] = True
+    dataset.update_schema_metadata({SEARCH_KEY: json.dumps(told)})
+    assert SearchSettings.of(lance.dataset(tmp_path)) == known
