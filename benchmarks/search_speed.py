@@ -1,12 +1,14 @@
 """How fast is a search, and how much does it find? In: rows, dimension. Out: benchmarks/results/search_speed.json.
 
     .venv/bin/python -m benchmarks.search_speed --rows 1000000 --dim 1024
+    .venv/bin/python -m benchmarks.search_speed --scenes 36000
 
 Makes a table of clustered vectors in three modalities, each in a cone of its own, builds the indices as `jobs.optimize` does,
 and asks with vectors that the table does not hold: one client and eight, with and without a filter, from memory and from disk,
 and with everything compared. Then the same queries against LanceDB's own default index on the same table. The time to embed a
 query is measured apart, as a vector is what the rest is about. A cold search is the first of a newly opened index, the
-operating system's pages of the table dropped before.
+operating system's pages of the table dropped before. --scenes: instead of synthetic vectors pictures and sounds of so many
+scenes of the demo world, embedded by `jobs.embed`, and words and pictures of others to ask with.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +36,8 @@ from lancedb.index import IvfPq
 from benchmarks.synthetic import block, machine, space_of
 from encoders.space import Space, load_space
 from pipelines.background import vectors_of
+from pipelines.demo_world import grid
+from pipelines.demo_world.files import scene_files
 from pipelines.index import Index, open_index
 from pipelines.table import VECTOR, create_table, item_schema, table_uri
 from pipelines.upkeep import UpkeepSettings, upkeep
@@ -201,6 +206,29 @@ def query_embedding_ms() -> dict[str, float]:
     return {"demo, a text": round(float(np.median(times[10:])), 2)}
 
 
+def make_synthetic(folder: Path, rows: int, dim: int) -> tuple[Path, str, Space, np.ndarray]:
+    """A database, its table, its space, and vectors to ask with, half of them texts and half pictures."""
+    space, world = space_of(folder / "space", dim), World(dim)
+    uri = make_table(folder / "db", space, world, rows)
+    asked = [world.vectors(10**9 + k, QUERIES // 2, name) for k, name in enumerate(("text", "image"))]
+    return folder / "db", uri, space, np.concatenate(asked)
+
+
+def make_demo(folder: Path, scenes: int) -> tuple[Path, str, Space, np.ndarray]:
+    """The same of the demo world."""
+    media, db, space = folder / "media", folder / "db", load_space("demo")
+    make = ["make_demo", "--scenes", str(scenes), "--out", str(media), "--modalities", "image,audio"]
+    for job in (make, ["embed", str(media), "--db", str(db), "--space", "demo"]):
+        subprocess.run([sys.executable, "-m", f"jobs.{job[0]}", *job[1:]], check=True, stdout=subprocess.DEVNULL)
+    others = grid(1)[: QUERIES // 2]
+    asked = [space.embed(m, [_given(scene_files(one, [m])[m][1], m) for one in others]) for m in ("text", "image")]
+    return db, table_uri(str(db), "media"), space, np.concatenate(asked)
+
+
+def _given(file: bytes, modality: str) -> str | bytes:
+    return file.decode() if modality == "text" else file
+
+
 def index_bytes(uri: str) -> dict[str, int]:
     """Bytes of each index."""
     dataset, found = lance.dataset(uri), {}
@@ -215,23 +243,26 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=1024)
+    parser.add_argument("--scenes", type=int)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="search-speed-"))
     try:
-        space, world = space_of(folder / "space", options.dim), World(options.dim)
-        db = folder / "db"
-        uri = make_table(db, space, world, options.rows)
+        if options.scenes:
+            db, uri, space, query_QD = make_demo(folder, options.scenes)
+        else:
+            db, uri, space, query_QD = make_synthetic(folder, options.rows, options.dim)
+        rows = lance.dataset(uri).count_rows()
         table_mb = sum(path.stat().st_size for path in Path(uri).rglob("*.lance")) >> 20
         began = time.perf_counter()
         report = upkeep(UpkeepSettings(db=str(db), keep_versions_for="0s"))
         built = {"seconds": round(time.perf_counter() - began, 1), **report.tables["media"].search}
         print(json.dumps(built), file=sys.stderr)
-        query_QD = np.concatenate([world.vectors(10**9 + k, QUERIES // 2, name) for k, name in enumerate(("text", "image"))])
         result = {
             "what": "one search in milliseconds and recall at 10, half the queries texts and half pictures, none in the table",
             **machine(),
-            "rows": options.rows,
-            "dim": options.dim,
+            "table": "pictures and sounds of the demo world" if options.scenes else "synthetic vectors of three modalities",
+            "rows": rows,
+            "dim": space.dim,
             "table_mb": table_mb,
             "built": built,
             "index_bytes": index_bytes(uri),
@@ -242,7 +273,8 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     known = json.loads(RESULT.read_text()) if RESULT.exists() else []
-    RESULT.write_text(json.dumps([*(one for one in known if one["rows"] != options.rows), result], indent=1) + "\n")
+    runs = sorted([*(one for one in known if one["rows"] != rows), result], key=lambda one: one["rows"])
+    RESULT.write_text(json.dumps(runs, indent=1) + "\n")
     print(json.dumps(result["bindery"]))
 
 

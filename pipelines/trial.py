@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 
 from pipelines.cluster import Resources
 from pipelines.forecast import CPU, PRICES, Cost, Forecast, Machine
+from pipelines.media_rates import one_thread
 from pipelines.plan import Planner
 from pipelines.pools import GPU_ROWS, rows_for_a_gpu
 from pipelines.sample import Sample
@@ -59,7 +59,7 @@ def foresee(planner: Planner, job: Job, prices: Sequence[Machine]) -> Forecast:
             samples.setdefault(modality, Sample()).add(sources)
     plan_s, resources = time.monotonic() - began, Resources.at_hand()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else CPU
-    with _one_thread():
+    with one_thread():
         keep_freed_memory()
         trial = _Trial(replace(job, batch_size=GPU_ROWS) if device != CPU else job, device) if samples else None
         costs = {modality: trial.cost(sample) for modality, sample in sorted(samples.items()) if trial}
@@ -159,14 +159,3 @@ class _Trial:
             if tower_s > BUDGET_S:
                 break
         return tower_s / slots, other_s / done
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As many as the stages take on CPUs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
