@@ -37,9 +37,10 @@ ITSELF = -2.0  # below every cosine
 def tune(dataset: Any, settings: SearchSettings) -> SearchSettings:
     """For every pair of modalities the cheapest way to ask whose recall at 10 is sure to reach the target, and that recall.
 
-    Where none is, every partition is probed and the most candidates refined. No way is cheaper than the least probes and
-    candidates: what people ask with is less like the items of a table than these are like each other. An index that was trained
-    on all rows, those that ask among them, finds these too easily; a small table can afford twice as many of both.
+    What people ask with is less like the items of a table than these are like each other, so items are to miss half of what may
+    be missed, and no way is cheaper than the least probes and candidates. Where no way does, every partition is probed and the
+    most candidates refined. An index that was trained on all rows, those that ask among them, finds these too easily; a small
+    table can afford twice as many of both.
 
     Args:
         dataset: a version of the table, its index fresh.
@@ -57,7 +58,8 @@ def tune(dataset: Any, settings: SearchSettings) -> SearchSettings:
 def _cheapest(settings: SearchSettings, recall_of: Callable[[Way], np.ndarray]) -> Way:
     """The fewest partitions that do when a fair number of candidates are refined, else the most; then the fewest candidates."""
     last = settings.partitions
-    probes = [*(1 << n for n in range(LEAST_PROBES.bit_length() - 1, last.bit_length()) if 1 << n < last), last]
+    steps = (round(LEAST_PROBES * 2 ** (n / 2)) for n in range(2 * last.bit_length()))
+    probes = [*(step for step in steps if step < last), last]
 
     @cache
     def measured(way: Way) -> np.ndarray:
@@ -65,7 +67,8 @@ def _cheapest(settings: SearchSettings, recall_of: Callable[[Way], np.ndarray]) 
 
     def enough(way: Way) -> bool:
         recall_Q = measured(way)
-        return not len(recall_Q) or bool(recall_Q.mean() - SURE * recall_Q.std() / np.sqrt(len(recall_Q)) >= settings.target)
+        aim = (1 + settings.target) / 2  # fresh queries were seen to miss twice as much as items do, and more
+        return not len(recall_Q) or bool(recall_Q.mean() - SURE * recall_Q.std() / np.sqrt(len(recall_Q)) >= aim)
 
     best = Way(probes[0], REFINE[0])
     if not enough(best):

@@ -70,11 +70,16 @@ def test_very_many_are_compared_where_no_number_of_partitions_does_without() -> 
     assert _cheapest(SETTINGS, lambda way: recalls(1.0 if way.refine >= 32 else 0.5)) == Way(LEAST_PROBES, 32, 1.0)
 
 
-def test_a_mean_just_above_the_target_is_not_sure_enough() -> None:
+@pytest.mark.parametrize("mean", [0.955, 0.97, 0.985])
+def test_a_mean_just_above_the_target_is_not_sure_enough_for_queries_that_are_no_items(mean: float) -> None:
     def recall(way: Way) -> np.ndarray:
-        return recalls(1.0 if way.probes >= 64 else 0.96)
+        return recalls(1.0 if way.probes >= 64 else mean, queries=200)
 
     assert _cheapest(SETTINGS, recall).probes == 64
+
+
+def test_between_two_powers_of_two_there_is_one_more_number_of_partitions() -> None:
+    assert _cheapest(SETTINGS, lambda way: recalls(1.0 if way.probes >= 300 else 0.5)).probes == 362
 
 
 def test_where_no_way_reaches_the_target_all_is_done_and_what_that_reaches_is_told() -> None:
