@@ -24,7 +24,8 @@ from pipelines.nearest import ANY, K, SearchSettings, Way, nearest
 from pipelines.table import VECTOR
 
 QUERIES = 48  # of each modality
-FRESH = 3  # times as much as items do, fresh queries were seen to miss: see docs/decisions/0016
+FRESH = 2  # times as much as items do, and more, fresh queries were seen to miss: see docs/decisions/0016
+CHEAP = 0.1  # of what the probing costs: candidates that are compared for so little are compared
 BATCH_ROWS = 4096  # rows that are compared at once
 LEAST_PROBES = 16
 REFINE = (4, 8, 16, 32, 64)
@@ -37,10 +38,10 @@ ITSELF = -2.0  # below every cosine
 def tune(dataset: Any, settings: SearchSettings) -> SearchSettings:
     """For every pair of modalities the cheapest way to ask whose recall at 10 should reach the target, and that recall.
 
-    What people ask with is less like the items of a table than these are like each other, so items are to miss a third of what
-    may be missed, and no way is cheaper than the least probes and candidates. Where no way does, every partition is probed and
-    the most candidates refined. An index that was trained on all rows, those that ask among them, finds these too easily; a
-    small table can afford twice as many of both.
+    What people ask with is less like the items of a table than these are like each other, so items are to miss half of what may
+    be missed, and no way is cheaper than the least probes and candidates. Where no way does, every partition is probed and the
+    most candidates refined; more of them than needed, where they cost next to nothing. An index that was trained on all rows,
+    those that ask among them, finds these too easily; a small table can afford twice as many of both.
 
     Args:
         dataset: a version of the table, its index fresh.
@@ -76,6 +77,8 @@ def _cheapest(settings: SearchSettings, recall_of: Callable[[Way], np.ndarray]) 
         candidates = [r for r in REFINE if r < refine]
         found = bisect_left(candidates, True, key=lambda r: enough(Way(fewest, r)))
         best = Way(fewest, [*candidates, refine][found])
+    probing = settings.cost(replace(best, refine=0))
+    best = replace(best, refine=max(best.refine, *(r for r in REFINE if settings.cost(Way(0, r)) <= CHEAP * probing), 0))
     if settings.rows <= SAMPLED * last:
         best = Way(min(last, 2 * best.probes), min(REFINE[-1], 2 * best.refine))
     recall_Q = measured(best)
