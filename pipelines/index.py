@@ -237,10 +237,11 @@ class Index:
         if not exact:
             snapshot.tell_if_slow()
         settings = snapshot.settings if not exact else None
-        return despite_damage(
-            self.uri,
-            lambda indexed: ranked(snapshot.dataset, asked, wish, settings if indexed else None, background, indexed),
-        )
+
+        def search(indexed: bool) -> list[Ranked]:
+            return ranked(snapshot.dataset, asked, wish, settings if indexed else None, background, indexed)
+
+        return despite_damage(self.uri, search) if snapshot.indexed else search(False)
 
     def _snapshot(self) -> Snapshot:
         """The newest version of the table, looked for once in `FRESHNESS_S`."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from pipelines.table import VECTOR
+from pipelines.table import QUERY_INDEX, VECTOR
 
 Told = TypeVar("Told")
 SEARCH_KEY = "bindery.search"
@@ -49,6 +49,7 @@ class SearchSettings:
         target: the recall at 10 that was asked for.
         rows: of the table when the index was trained.
         ways: by modality of the query and of what may be found: "text > image", "text > all"; until they are tuned one alone.
+        rule: which of pipelines/recall.py they were found by; 0 of a program that had none.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class SearchSettings:
     target: float
     rows: int
     ways: Mapping[str, Way]
+    rule: int = 0
 
     @property
     def worst(self) -> float | None:
@@ -144,8 +146,7 @@ def nearest(
         columns: of the table, to be read along: a second read takes as long as a third of the search.
 
     Returns:
-        query (int32, which of the queries), row (uint64, Lance's row id), modality, similarity (float32, in [-1, 1]),
-        columns (a struct of those).
+        query (int32, which one), row (uint64, Lance's row id), modality, similarity (float32, in [-1, 1]), columns (a struct).
 
     Raises:
         ValueError: the condition cannot be used.
@@ -156,14 +157,9 @@ def nearest(
     if way is not None:
         # Not `nprobes`, which would be the most, too, and find too little where few rows meet the condition; effort 0: no more.
         wanted |= {"minimum_nprobes": way.probes, "search_effort": 0.0, "refine_factor": way.refine}
-    found = dataset.to_table(
-        columns=list(dict.fromkeys(["_rowid", "modality", "_distance", *columns])),
-        nearest=wanted,
-        filter=condition,
-        prefilter=True,
-        use_scalar_index=indexed,
-    )
+    read = list(dict.fromkeys(["_rowid", "modality", "_distance", *columns]))
+    found = dataset.to_table(columns=read, nearest=wanted, filter=condition, prefilter=True, use_scalar_index=indexed)
     cosine = np.clip(1 - found["_distance"].to_numpy(), -1, 1).astype(np.float32)
-    asked = found["query_index"] if "query_index" in found.column_names else pa.array(np.zeros(len(found)), pa.int32())
+    asked = found[QUERY_INDEX] if query.ndim == 2 else pa.array(np.zeros(len(found)), pa.int32())
     told = {"query": asked, "row": found["_rowid"], "modality": found["modality"], "similarity": cosine}
     return pa.table(told | {"columns": found.select(columns).to_struct_array()} if columns else told)

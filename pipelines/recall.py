@@ -23,6 +23,7 @@ from pipelines.filters import is_in
 from pipelines.nearest import ANY, K, SearchSettings, Way, nearest
 from pipelines.table import VECTOR
 
+RULE = 1  # rises when what `tune` finds changes, so that tables are tuned anew
 QUERIES = 48  # of each modality
 FRESH = 2  # times as much as items do, and more, fresh queries were seen to miss: see docs/decisions/0016
 CHEAP = 0.1  # of what the probing costs: candidates that are compared for so little are compared
@@ -53,7 +54,7 @@ def tune(dataset: Any, settings: SearchSettings) -> SearchSettings:
     for (asker, among), true in sorted(truth.items()):
         measure = partial(_recall, dataset, queries[asker], true, among)
         ways[f"{asker} > {among}"] = _cheapest(settings, measure)
-    return replace(settings, ways=ways)
+    return replace(settings, ways=ways, rule=RULE)
 
 
 def _cheapest(settings: SearchSettings, recall_of: Callable[[Way], np.ndarray]) -> Way:

@@ -72,6 +72,11 @@ class Snapshot:
         return SearchSettings.of(self.dataset)
 
     @cached_property
+    def indexed(self) -> bool:
+        """Whether it has indices, of whatever kind."""
+        return bool(self.dataset.describe_indices())
+
+    @cached_property
     def unindexed_rows(self) -> int:
         """Rows that a search compares one by one."""
         return unindexed_rows(self.dataset)

@@ -65,7 +65,8 @@ REJECT_COLUMNS = pa.schema(
         pa.field("rejected_at", pa.timestamp("us", "UTC"), nullable=False),
     ]
 )
-SEARCH_COLUMNS = ("similarity", "score")  # what a search adds to its hits
+QUERY_INDEX = "query_index"  # Lance's, of a batch of queries
+SEARCH_COLUMNS = ("similarity", "score", QUERY_INDEX)  # what a search adds to its hits
 RESERVED_COLUMNS = frozenset([*ITEM_COLUMNS.names, VECTOR, *(f.name for f in _AFTER_VECTOR)])
 
 

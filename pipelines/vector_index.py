@@ -26,7 +26,7 @@ from pipelines.damage import UNREADABLE
 from pipelines.filters import is_in
 from pipelines.lease import LeaseLostError
 from pipelines.nearest import ANY, EXACT_VALUES, SEARCH_KEY, K, SearchSettings, Way, nearest, vector_index_of
-from pipelines.recall import REFINE, tune
+from pipelines.recall import REFINE, RULE, tune
 from pipelines.table import VECTOR, open_table
 
 TARGET_RECALL = 0.95  # at 10
@@ -101,7 +101,8 @@ def large(dataset: Any) -> bool:
 def _tuned(uri: str, check: Callable[[], None], tidied: Tidied, target: float) -> dict[str, Any]:
     """Settings that reach the target, of the index there is or of one trained anew; they are stored."""
     known, rows = SearchSettings.of(_open(uri)), _open(uri).count_rows()
-    if known is not None and known.target == target and (known.worst or 0) >= target and _NAME not in tidied.indices_refreshed:
+    tuned = known is not None and (known.target, known.rule) == (target, RULE) and (known.worst or 0) >= target
+    if known is not None and tuned and _NAME not in tidied.indices_refreshed:
         return _told(known)
     if known is None or not known.rows / GROWTH < rows < known.rows * GROWTH:
         known = _train(uri, check, tidied, target, known, known.kind if known is not None else COARSE)
