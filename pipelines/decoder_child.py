@@ -106,12 +106,13 @@ def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: 
     """Features and facts of each segment of a source, or of one part of it."""
     stage.append("decode")
     decoded, cut = encoder.decode(medium), parse_cut(source.cut)
+    size_bytes = source.size_bytes if source.offset is None else None  # a member of a shard is read whole for each part
     if source.probe:
-        yield Probed(count_parts(cut, decoded, source.size_bytes))
+        yield Probed(count_parts(cut, decoded, size_bytes))
         return
-    parts = range(count_parts(cut, decoded, source.size_bytes)) if source.part is None else [source.part]
+    parts = range(count_parts(cut, decoded, size_bytes)) if source.part is None else [source.part]
     for part in parts:
-        found = segments(cut, encoder, decoded, part, source.size_bytes)
+        found = segments(cut, encoder, decoded, part, size_bytes)
         if not found:
             raise DecodeError("the medium is shorter than it was when its length was read; it changed meanwhile, or is cut off")
         for number, segment in enumerate(found, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import queue
 import threading
 import time
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import ray
 
 from pipelines.cluster import start_ray
+from pipelines.log import say
 from pipelines.segments import TASK_BYTES
 
 BLOCK_SOURCES = 128  # of one task at most: what a lost worker costs, and how even the end is
@@ -150,3 +152,5 @@ def _stop(thread: threading.Thread, found: queue.Queue[Any]) -> None:
     while thread.is_alive() and time.monotonic() < ends:
         with suppress(queue.Empty):  # it may wait for room
             found.get(timeout=0.1)
+    if thread.is_alive():
+        say(f"Ray's execution did not end within {STOP_S:.0f} s; the process may end by a signal", logging.WARNING)

@@ -66,8 +66,8 @@ def test_a_few_large_sources_are_shared_out() -> None:
 
 
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize("taken", [0, 1, 20])
-def test_an_execution_that_is_broken_off_leaves_no_thread_behind(taken: int) -> None:
+@pytest.mark.parametrize(("taken", "rests_s"), [(0, 0), (1, 0), (20, 0), (1, 4)], ids=["none", "one", "twenty", "all wait"])
+def test_an_execution_that_is_broken_off_leaves_no_thread_behind(taken: int, rests_s: float) -> None:
     def slowly(batch: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.2)
         return batch
@@ -79,6 +79,7 @@ def test_an_execution_that_is_broken_off_leaves_no_thread_behind(taken: int) -> 
             next(entry for entry in found if entry is not None)
         if not taken:
             next(found)
+        time.sleep(rests_s)
         assert [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("StreamingExecutor")]
     left = [thread.name for thread in set(threading.enumerate()) - before]
     assert not [name for name in left if name.startswith(("dataset", "StreamingExecutor"))]
