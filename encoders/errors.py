@@ -15,3 +15,7 @@ class TooLargeError(MediaError):
 
 class SpaceError(ValueError):
     """A space cannot be found, read, or used for what was asked."""
+
+
+class NotHereError(SpaceError):
+    """A space whose files would have to be fetched first."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from encoders.errors import SpaceError
+from encoders.errors import NotHereError
 from encoders.families import family_of, parse
 from encoders.space import Space, load_space
 from encoders.tower_size import TowerSize
@@ -65,12 +65,11 @@ def _loaded(config: ConvertConfig, download: bool) -> Space:
 
 def _plan(config: ConvertConfig) -> dict[str, Any]:
     """What would be written. A space that would have to be fetched first is not: of that only so much is known."""
-    fetched = config.download and family_of(parse(config.space)[0]) is not None
     values: dict[str, Any] = {"space": config.space, "out": config.out, "dtype": config.dtype}
     try:
-        space = _loaded(config, config.download and not fetched)
-    except SpaceError as error:
-        if not fetched:
+        space = _loaded(config, config.download and family_of(parse(config.space)[0]) is None)
+    except NotHereError as error:
+        if not config.download:
             raise
         return {**values, "to_fetch": str(error)}
     space = _narrowed(space, config.modalities)

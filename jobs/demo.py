@@ -36,7 +36,7 @@ def demo(config: DemoConfig) -> JsonReport:
     world = MakeDemoConfig(scenes=SCENES, out=str(media), held_out=True, dry_run=config.dry_run)
     if config.dry_run:
         made = make_demo(world).values
-        return planned("demo", {"page": str(page), "db": str(db), "to_embed": made["files"], "world": dict(made)})
+        return planned("demo", {"page": str(page), "db": str(db), "world": dict(made), "seconds": made["seconds"]})
     say(f"Making a small world: {SCENES} scenes in {len(ORDER)} modalities, as ordinary files in {media}/")
     make_demo(world)
     say(f"Embedding it: python -m jobs.embed {media} --db {db}")

@@ -45,7 +45,8 @@ def rehearse(plan: Plan, manifest: pa.Table, source: str, cached: bool, before: 
         TrainingError: as of `fit`.
     """
     resources, groups = Resources.at_hand(), groups_of(manifest, source)
-    split = checked_split(plan, np.arange(len(manifest)), groups, resources)
+    rows = np.flatnonzero(np.all([manifest[column_of(e.modality)].is_valid() for e in (plan.query, plan.target)], axis=0))
+    split = checked_split(plan, rows, groups, resources)
     task = Task("", plan.query, plan.target, plan.start, plan.recipe, split, groups, cached or None, plan.shuffle_pairs, "")
     recipe, found = plan.recipe, _measure(task, manifest, source.rpartition("/")[0] or ".", plan.recipe.share(plan.workers))
     steps = recipe.epochs * recipe.batches(len(split.training))
@@ -53,8 +54,8 @@ def rehearse(plan: Plan, manifest: pa.Table, source: str, cached: bool, before: 
     parts |= {f"preparing {m}": rate.media * rate.prepare_s / resources.cpus for m, rate in found.rates.items()}
     parts["training"] = steps * (found.step_s or 0.0)
     return {
-        "pairs": len(manifest),
-        "images": len(np.unique(groups)),
+        "pairs": len(rows),
+        "images": len(np.unique(groups[rows])),
         "split": {name: len(getattr(split, name)) for name in ("training", "validation", "test")},
         **{name: getattr(recipe, name) for name in ("epochs", "batch_size")},
         "steps": steps,

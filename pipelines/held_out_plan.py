@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pyarrow as pa
-
 from encoders.space import Space
 from pipelines.cluster import Resources
 from pipelines.fresh_rows import fresh_rows
@@ -45,14 +43,15 @@ def plan_pairs(spaces: Sequence[Space], manifest: str, labels: Sequence[str], li
 
 
 def plan_items(db: str, table: str, space: Space, same: str, labels: Sequence[str], limit: int) -> dict[str, Any]:
-    """The rows that `read_items` would take as they are stored; nothing has to be embedded but the names of classes.
+    """The rows that `read_items` would take, of each thing one a modality; nothing is embedded but the names of classes.
 
     Raises:
         ValueError: as `read_items`.
     """
     there = fresh_rows(db, table, space, [same, *labels], f"`{same}` IS NOT NULL")
     thing, things = draw_things(there, same, limit)
-    rows = Counter(there.rows["modality"].filter(pa.array(thing >= 0)).to_pylist())
+    taken = {(m, one) for m, one in zip(there.rows["modality"].to_pylist(), thing.tolist(), strict=True) if one >= 0}
+    rows = Counter(modality for modality, _ in taken)
     size = 4 * space.dim * rows.total()
     return {
         "table": there.uri,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from encoders.errors import SpaceError
+from encoders.errors import NotHereError, SpaceError
 
 SMALL_FILES = ("*.json", "*.txt", "*.model", "README.md")
 WEIGHT_FILES = ("*.safetensors", "*.bin")
@@ -55,7 +55,7 @@ def directory_of(repository: str, download: bool, revision: str | None = None) -
     except HFValidationError as error:
         raise SpaceError(f"{repository!r} is neither a directory here nor the name of a repository: {error}") from error
     except LocalEntryNotFoundError as error:
-        raise SpaceError(
+        raise NotHereError(
             f"{repository!r} is neither a directory here nor in the local Hugging Face cache; load it once with "
             "download=True (or write ?download=true behind the space's name), or copy the model's directory here and name that"
         ) from error

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from encoders.clip import hub
-from encoders.errors import SpaceError
+from encoders.errors import NotHereError, SpaceError
 from encoders.weights import Weights
 
 CONFIG = "open_clip_config.json"
@@ -112,7 +112,7 @@ def files_of(name: str, checkpoint: str | None, download: bool) -> Files:
         return Files(model, known, _existing(checkpoint), f"unknown: see {checkpoint}", None)
     path = _cached(known) or (_downloaded(name, known) if download else None)
     if path is None:
-        raise SpaceError(
+        raise NotHereError(
             f"the weights of open_clip:{name} are not in the local cache; load them once with download=True (or write "
             f"open_clip:{name}?download=true), or pass checkpoint=FILE"
         )

@@ -67,7 +67,6 @@ BAD = {
 TOLD: dict[str, dict[str, Any]] = {
     "bind": {"pairs": THINGS, "split": {"training": 7, "validation": 1, "test": 1}, "steps": 3, "epochs": 3, "workers": 1},
     "convert": {"files": 4, "name": "toy"},
-    "demo": {"to_embed": 7 * 144},
     "evaluate": {"things": THINGS, "media": 3 * THINGS, "minimums": {"audio.image.R@1": 0.5}},
     "make_demo": {"files": 60, "already_there": False},
     "map": {"items": 4 * THINGS, "of": 4 * THINGS, "method": "pca"},
@@ -157,3 +156,11 @@ def test_a_map_without_labels_has_all_items_of_the_table(world: Path, tmp_path: 
     assert asked("map", f"--db {tmp_path}/db --out {tmp_path}/map.png --dry-run") == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (report["items"], report["of"], report["labels"], report["vector_bytes"]) == (8, 8, [], 8 * 128 * 4)
+
+
+def test_what_would_have_to_be_fetched_is_told_and_what_is_wrong_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    out = f"--download --out {tmp_path / 'new'} --dry-run"
+    assert asked("convert", f"hf:nobody/nothing {out}") == 0
+    assert "hf:nobody/nothing" in (told := json.loads(capsys.readouterr().out.splitlines()[-1]))["space"] and told["to_fetch"]
+    assert asked("convert", f"imagebind-huge --profile nosuch {out}") == 2
+    assert not list(tmp_path.iterdir())
