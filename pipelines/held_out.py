@@ -143,7 +143,7 @@ def draw_things(found: FreshRows, same: str, limit: int | None) -> tuple[np.ndar
     """Of each row the number of its thing, -1 where that is not drawn; and how many things are.
 
     Raises:
-        PairsError: so few that nothing can be compared.
+        PairsError: a limit that leaves nothing to compare.
     """
     code, names = pd.factorize(found.rows[same].to_pandas())
     drawn = _drawn(np.arange(len(names)), limit)
