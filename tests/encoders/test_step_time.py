@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -41,3 +43,18 @@ def test_steps_grow_up_to_a_full_batch_or_to_what_the_time_allows(monkeypatch: p
 
 def test_learning_rates_that_would_run_away_do_no_harm() -> None:
     assert sizes(Recipe(epochs=1, muon_lr=1e30, adamw_lr=1e30), 2) == [2]
+
+
+class Slow(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return super().forward(x)
+
+
+def test_seconds_of_fewer_pairs_are_scaled_up_to_those_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_time, "BUDGET_S", -1.0)  # a step of two pairs is all that is tried
+
+    def sides(rows_N: torch.Tensor) -> tuple[Side, Side]:
+        return Learner(Slow(), {"x": torch.randn(2, 8)}, rows_N=rows_N), Frozen(torch.eye(4)[rows_N])
+
+    assert step_seconds(sides, Recipe(epochs=1), 200) >= 100 * 0.02
