@@ -31,14 +31,11 @@ def start_ray() -> None:
     """
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # our own progress speaks of items
     if not ray.is_initialized():
-        handler = signal.getsignal(signal.SIGTERM)
         with Starting():
             if os.environ.get("RAY_ADDRESS"):
                 ray.init(logging_level=logging.ERROR)
             else:  # "local": never a stale cluster that a killed head has left behind
                 ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process before its lease is given back
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # else it is not told whether a store was away or our code is wrong
@@ -48,12 +45,23 @@ def start_ray() -> None:
 
 
 class Starting:
-    """A context in which Ray's failure to start, a bare `Exception` on a machine under load, is the infrastructure's."""
+    """A context in which Ray starts, or fails to: its bare `Exception` on a machine under load is the infrastructure's.
+
+    Ray takes SIGTERM for itself, and would end the process before a lease is given back: afterwards it is the process's own
+    again. A SIGTERM that came in between has set Ray's alarm (abseil's failure handler), which aborts the process 3 s later,
+    whatever it is doing then: it is called off.
+    """
 
     def __enter__(self) -> None:
-        """Nothing to do."""
+        """Remember whose SIGTERM is."""
+        self._handler = signal.getsignal(signal.SIGTERM)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            try:
+                signal.signal(signal.SIGTERM, self._handler)
+            finally:
+                signal.alarm(0)
         if kind is Exception:  # this very class, and none that has a name
             raise OSError(f"Ray did not start: {error}; run the same command again when the machine is less busy") from error
 

@@ -1,6 +1,8 @@
 """A cluster that cannot start, or has no room, is the infrastructure's fault, and no job waits for it in silence."""
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +38,26 @@ def test_what_ray_has_no_name_for_when_it_starts_is_an_infrastructure_error_and_
     for named in (RuntimeError, ValueError, KeyboardInterrupt):
         with pytest.raises(named), Starting():
             raise named
+
+
+def test_a_sigterm_while_ray_starts_is_a_stop_and_leaves_time_for_it() -> None:
+    stopped = """
+import os, signal, sys, time, ray
+from pipelines.cluster import Starting
+own = signal.getsignal(signal.SIGTERM)
+try:
+    with Starting():
+        ray.init(address="local", include_dashboard=False)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+except SystemExit:
+    assert signal.getsignal(signal.SIGTERM) == own
+    ends = time.monotonic() + 4
+    while time.monotonic() < ends:
+        time.sleep(0.1)
+    sys.exit(3)
+"""
+    assert subprocess.run([sys.executable, "-c", stopped], timeout=120).returncode == 3
 
 
 @pytest.mark.usefixtures("ray_local")
