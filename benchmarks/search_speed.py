@@ -35,11 +35,10 @@ from lancedb.index import IvfPq
 
 from benchmarks.synthetic import block, machine, space_of
 from encoders.space import Space, load_space
-from pipelines.background import vectors_of
 from pipelines.demo_world import grid
 from pipelines.demo_world.files import scene_files
 from pipelines.index import Index, open_index
-from pipelines.table import VECTOR, create_table, item_schema, table_uri
+from pipelines.table import VECTOR, create_table, item_schema, table_uri, vectors_of
 from pipelines.upkeep import UpkeepSettings, upkeep
 
 RESULT = Path(__file__).parent / "results" / "search_speed.json"

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.damage import rows_where
 from pipelines.filters import is_in
-from pipelines.table import VECTOR
+from pipelines.table import VECTOR, vectors_of
 
 SAMPLE = 256  # rows a modality
 OUTER = 0.01  # of a modality's items lie further out than what still counts as one of them
@@ -49,6 +48,23 @@ class Background:
         """The modalities, none or several, for one of whose items it may pass: as near to their mean as all but a few are."""
         return [name for name, edge in self._edges.items() if query_D @ self.means[name] >= edge]
 
+    def among(self, query_D: np.ndarray, modality: str) -> np.ndarray:
+        """Where the items of a modality lie that are nearest to a query from elsewhere: its own place in their cone, norm 1.
+
+        An index ranks its partitions by their distance, by which all those of the query's own cone come before the first of
+        another. What a cosine with items of one modality depends on is what is left of the query without the means of the
+        modalities; moved to their mean, that ranks their partitions as the query ranks their items.
+        """
+        if modality not in self.means:
+            return query_D
+        moved_D = query_D - self._span @ (self._span.T @ query_D) + self.means[modality]
+        return np.asarray(moved_D / np.linalg.norm(moved_D), np.float32)
+
+    @cached_property
+    def _span(self) -> np.ndarray:
+        """An orthonormal basis of what the means span, (D, modalities)."""
+        return np.linalg.qr(np.stack(list(self.means.values()), axis=1))[0]
+
     def cosines(self, query_D: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
         """Mean and standard deviation (N, 2) of the query's cosines with items of these N modalities.
 
@@ -76,20 +92,25 @@ def measure(dataset: Any, modalities: Iterable[str]) -> Background:
 
 
 def sample_rows(dataset: Any, count: int) -> dict[str, pa.Table]:
-    """Rows evenly spaced over the table, at most `count` of each modality that is met: `_rowid` and the vector."""
-    total = dataset.count_rows()
-    looked_at = np.linspace(0, total - 1, min(LOOKED_AT, total)).astype(np.int64)
+    """Rows from all over the table, at most `count` of each modality that is met: `_rowid` and the vector.
+
+    One row by chance of each of as many equal stretches, the same at each call: at even distances what repeats in a table,
+    scene by scene, would be met in step.
+    """
+    total, rng = dataset.count_rows(), np.random.default_rng(0)
+    looked_at = _spread(rng, total, LOOKED_AT)
     modality = np.array(dataset.take(looked_at.tolist(), columns=["modality"])["modality"].to_pylist(), object)
     found = {}
     for name in sorted(set(modality.tolist())):
         places = looked_at[modality == name]
-        chosen = places[np.linspace(0, len(places) - 1, min(count, len(places))).astype(np.int64)]
+        chosen = places[_spread(rng, len(places), count)]
         found[name] = dataset.take(chosen.tolist(), columns=["_rowid", VECTOR])
     return found
 
 
-def vectors_of(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
-    """The vector column as float32 (N, D)."""
-    column = rows[VECTOR]
-    flat = np.asarray(pc.list_flatten(column), np.float32)
-    return flat.reshape(len(column), column.type.list_size)
+def _spread(rng: np.random.Generator, total: int, count: int) -> np.ndarray:
+    """Ascending numbers below `total`, one of each of `count` equal stretches; all, where these are no more."""
+    if total <= count:
+        return np.arange(total)
+    edges = np.linspace(0, total, count + 1).astype(np.int64)
+    return rng.integers(edges[:-1], edges[1:])

@@ -22,12 +22,12 @@ import pyarrow.compute as pc
 from lance.query import MatchQuery
 
 from encoders.ranking import first_of_each, maximal_marginal_relevance, reciprocal_rank_fusion, standardise
-from pipelines.background import Background, vectors_of
+from pipelines.background import Background
 from pipelines.damage import UNREADABLE
 from pipelines.filters import conjunction, explained, is_in
-from pipelines.nearest import SearchSettings, full_text_index_of, nearest
+from pipelines.nearest import SearchSettings, full_text_index_of, nearest, rows_by_id
 from pipelines.query import Asked
-from pipelines.table import VECTOR
+from pipelines.table import VECTOR, vectors_of
 
 DEEPER, AT_LEAST = 4, 64  # candidates: so many times as many as hits where some are dropped or reordered, and at least so many
 MOST_REORDERED = 1024  # hits, those left out among them: each candidate is compared with each, which takes memory by the square
@@ -151,16 +151,23 @@ def _found(
     background: Background,
     indexed: bool,
 ) -> list[pa.Table]:
-    """What the vectors find, by query: where modalities mix the best of each, as the nearest of all may be of one."""
+    """What the vectors find, by query: where modalities mix the best of each, as the nearest of all may be of one.
+
+    Each is asked for apart, too, where the nearest need not lie around the query, so that an index would look elsewhere.
+    """
     query_QD = np.stack([one.vector for one in asked])
     depth = min(wish.depth, max(1, dataset.count_rows()))
-    names = wish.modalities if wish.modalities is not None else list(background.vectors)
-    apart = [[name] for name in names] if wish.calibrated and len(names) > 1 else [wish.modalities]
     askers = {name for one in asked for name in _askers(one, background)}
+    names = list(wish.modalities if wish.modalities is not None else background.vectors)
+    around = settings is None or (wish.modalities is None and askers <= set(background.vectors))
+    mixed = len(names) > 1 and (wish.calibrated or not around)
+    apart = names if mixed or (wish.modalities is not None and len(names) == 1) else [None]
 
-    def search(one: Sequence[str] | None, columns: Sequence[str] = ()) -> pa.Table:
+    def search(one: str | None, columns: Sequence[str] = ()) -> pa.Table:
         way = settings.way(askers, one) if settings is not None else None
-        return nearest(dataset, query_QD, depth, way, wish.condition(one), indexed, columns)
+        near_QD = _moved(asked, background, one) if one is not None and way is not None and way.moved else None
+        condition = wish.condition([one] if one is not None else wish.modalities)
+        return nearest(dataset, query_QD, depth, way, condition, indexed, columns, near_QD)
 
     if len(apart) == 1:
         found = search(apart[0], wish.columns if wish.direct else ())
@@ -173,6 +180,14 @@ def _found(
 def _askers(asked: Asked, background: Background) -> Sequence[str | None]:
     """The modality that a query is of, or those that it may pass for; None where it may be anything."""
     return [asked.modality] if asked.modality is not None else background.like(asked.vector) or [None]
+
+
+def _moved(asked: Sequence[Asked], background: Background, modality: str) -> np.ndarray:
+    """Where the index is to look for items of a modality: where each query lies among them; one of theirs where it is."""
+    own = [list(_askers(one, background)) == [modality] for one in asked]
+    return np.stack(
+        [one.vector if there else background.among(one.vector, modality) for one, there in zip(asked, own, strict=True)]
+    )
 
 
 def _by_vector(rows: pa.Table, asked: Asked, background: Background, wish: Wish) -> Ranked:
@@ -241,14 +256,5 @@ def _spread_out(hits: Ranked, vectors: Mapping[int, np.ndarray], wish: Wish) -> 
     return hits
 
 
-def fetch(dataset: Any, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
-    """Rows by Lance's row ids, in the order of the ids; each id once or more."""
-    distinct = np.unique(rows)
-    condition = f"_rowid IN ({', '.join(map(str, distinct.tolist()))})" if len(distinct) else "false"
-    found = dataset.to_table(columns=["_rowid", *columns], filter=condition)
-    place = pc.index_in(pa.array(rows, pa.uint64()), found["_rowid"].combine_chunks())
-    return found.select(columns).take(place)
-
-
 def _vectors(dataset: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
-    return dict(zip(rows.tolist(), vectors_of(fetch(dataset, rows, [VECTOR])), strict=True))
+    return dict(zip(rows.tolist(), vectors_of(rows_by_id(dataset, rows, [VECTOR])), strict=True))

@@ -19,13 +19,12 @@ import pyarrow as pa
 
 from encoders.algebra import label_vectors
 from encoders.space import Space, load_space
-from pipelines.background import vectors_of
 from pipelines.filters import conjunction, explained, is_in
 from pipelines.identity import canonical_uri
 from pipelines.lease import Lease, held
 from pipelines.ledger import Ledger
 from pipelines.runs import append_run, new_run_id
-from pipelines.table import RESERVED_COLUMNS, SEARCH_COLUMNS, VECTOR, check_space, open_table, table_uri
+from pipelines.table import RESERVED_COLUMNS, SEARCH_COLUMNS, VECTOR, check_space, open_table, table_uri, vectors_of
 from pipelines.zero_shot import best_labels
 
 BATCH_ROWS = 8192

@@ -18,10 +18,9 @@ import pyarrow.compute as pc
 
 from encoders.errors import SpaceError
 from encoders.space import Space
-from pipelines.background import vectors_of
 from pipelines.filters import explained
 from pipelines.log import say
-from pipelines.table import VECTOR, check_space, open_table, table_uri
+from pipelines.table import VECTOR, check_space, open_table, table_uri, vectors_of
 
 TAKE = 1000  # rows that one condition names
 _ADDRESS = "_rowaddr"

@@ -21,12 +21,11 @@ import torch
 from encoders.embedder import Embedder
 from encoders.evaluation import LEAST_ITEMS, Sample
 from encoders.space import Space, load_space
-from pipelines.background import vectors_of
 from pipelines.cluster import Resources, await_free, check_workers, start_ray
 from pipelines.embed import run_errors
 from pipelines.fresh_rows import FreshRows, fresh_rows
 from pipelines.pairs import READS_AT_ONCE, Dropped, Member, PairsError, column_of, read_manifest
-from pipelines.table import VECTOR
+from pipelines.table import VECTOR, vectors_of
 
 BLOCK_ROWS = 32  # of a manifest: whose media one actor holds at a time
 _ROW, _PROBLEMS = "row", "problems"

@@ -17,12 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.space import Space
-from pipelines.background import vectors_of
 from pipelines.embed import EmbedSettings, embed
 from pipelines.identity import canonical_uri, item_id
 from pipelines.report import EmbedReport
 from pipelines.storage import filesystem
-from pipelines.table import VECTOR, open_table, table_uri
+from pipelines.table import VECTOR, open_table, table_uri, vectors_of
 
 TABLE = "media"
 

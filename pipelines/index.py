@@ -18,15 +18,16 @@ from encoders.algebra import label_vectors
 from encoders.errors import SpaceError
 from encoders.media.types import Media
 from encoders.space import Space, load_space
-from pipelines.background import Background, vectors_of
-from pipelines.candidates import Ranked, Wish, fetch, ranked
+from pipelines.background import Background
+from pipelines.candidates import Ranked, Wish, ranked
 from pipelines.damage import batches_where, despite_damage
 from pipelines.filters import conjunction, explained, is_in
 from pipelines.hits import Hits
+from pipelines.nearest import rows_by_id
 from pipelines.query import Asked, Query, understand
 from pipelines.rejects import valid_rejects
 from pipelines.snapshot import Snapshot, Stats
-from pipelines.table import VECTOR, check_space, open_table, table_uri
+from pipelines.table import VECTOR, check_space, open_table, table_uri, vectors_of
 from pipelines.zero_shot import best_labels
 
 FRESHNESS_S = 1.0  # a long-lived index sees a commit at most this much later
@@ -281,7 +282,7 @@ def _columns(dataset: Any, found: Sequence[Ranked], wanted: Sequence[str]) -> li
     known = [hits.columns for hits in found if hits.columns is not None]
     if len(known) == len(found):
         return known
-    rows = fetch(dataset, np.concatenate([hits.rows for hits in found]), wanted)
+    rows = rows_by_id(dataset, np.concatenate([hits.rows for hits in found]), wanted)
     ends = np.cumsum([len(hits.rows) for hits in found]).tolist()
     return [rows.slice(end - len(hits.rows), len(hits.rows)) for end, hits in zip(ends, found, strict=True)]
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from encoders.algebra import fuse, units
 from encoders.space import Space
-from pipelines.background import Background, vectors_of
+from pipelines.background import Background
 from pipelines.damage import rows_where
 from pipelines.filters import is_in
 from pipelines.hits import describe_query
-from pipelines.table import VECTOR
+from pipelines.table import VECTOR, vectors_of
 
 Query: TypeAlias = str | Mapping[str, Any]  # words, or what `Index.search` takes as a query: {"image": Path("crane.jpg")}
 _OTHER = ("item_id", "vector")

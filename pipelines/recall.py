@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.background import sample_rows, vectors_of
+from pipelines.background import measure, sample_rows
 from pipelines.filters import is_in
 from pipelines.nearest import ANY, K, SearchSettings, Way, nearest
-from pipelines.table import VECTOR
+from pipelines.table import VECTOR, vectors_of
 
-RULE = 1  # rises when what `tune` finds changes, so that tables are tuned anew
+RULE = 2  # rises when what `tune` finds changes, so that tables are tuned anew
 QUERIES = 48  # of each modality
 FRESH = 2  # times as much as items do, and more, fresh queries were seen to miss: see docs/decisions/0016
 CHEAP = 0.1  # of what the probing costs: candidates that are compared for so little are compared
@@ -42,7 +42,9 @@ def tune(dataset: Any, settings: SearchSettings) -> SearchSettings:
     What people ask with is less like the items of a table than these are like each other, so items are to miss half of what may
     be missed, and no way is cheaper than the least probes and candidates. Where no way does, every partition is probed and the
     most candidates refined; more of them than needed, where they cost next to nothing. An index that was trained on all rows,
-    those that ask among them, finds these too easily; a small table can afford twice as many of both.
+    those that ask among them, finds these too easily; a small table can afford twice as many of both. Between two modalities
+    the query is moved into the cone of what is looked for, where the index puts candidates in an order that is only nearly
+    right, so that more of them are compared at least; if that does not reach the target, it asks from where it lies.
 
     Args:
         dataset: a version of the table, its index fresh.
@@ -50,40 +52,56 @@ def tune(dataset: Any, settings: SearchSettings) -> SearchSettings:
     """
     queries = held_out(dataset)
     truth = exact_neighbours(dataset, queries)
+    background = measure(dataset, queries)
     ways = {}
     for (asker, among), true in sorted(truth.items()):
-        measure = partial(_recall, dataset, queries[asker], true, among)
-        ways[f"{asker} > {among}"] = _cheapest(settings, measure)
+        apart = among not in (asker, ANY)
+        moved_QD = np.stack([background.among(query_D, among) for query_D in queries[asker][1]]) if apart else None
+        recall = partial(_recall, dataset, queries[asker], moved_QD, true, among)
+        tried = [_cheapest(settings, recall, moved=True)] if apart else []
+        if not tried or not _enough(settings, tried[0].recall or 0.0):  # modalities that lie in no cones of their own
+            tried.append(_cheapest(settings, recall))
+        ways[f"{asker} > {among}"] = max(tried, key=lambda way: way.recall or 0.0)
     return replace(settings, ways=ways, rule=RULE)
 
 
-def _cheapest(settings: SearchSettings, recall_of: Callable[[Way], np.ndarray]) -> Way:
-    """The fewest partitions that do when a fair number of candidates are refined, else the most; then the fewest candidates."""
-    last = settings.partitions
+def _enough(settings: SearchSettings, recall: float) -> bool:
+    """Whether items find so many that fresh queries will reach the target."""
+    return 1 - recall <= (1 - settings.target) / FRESH
+
+
+def _cheapest(settings: SearchSettings, recall_of: Callable[[Way], np.ndarray], moved: bool = False) -> Way:
+    """The fewest partitions that do when a fair number of candidates are refined, else the most; then the fewest candidates.
+
+    Args:
+        settings: of the index.
+        recall_of: of each query, asked in a way.
+        moved: into the cone of what is looked for.
+    """
+    last, least = settings.partitions, FAIR if moved else REFINE[0]
     steps = (round(LEAST_PROBES * 2 ** (n / 2)) for n in range(2 * last.bit_length()))
     probes = [*(step for step in steps if step < last), last]
 
     @cache
-    def measured(way: Way) -> np.ndarray:
-        return recall_of(way)
+    def measured(way: Way) -> float:
+        recall_Q = recall_of(way)
+        return float(recall_Q.mean()) if len(recall_Q) else 1.0
 
-    def enough(way: Way) -> bool:
-        recall_Q = measured(way)
-        return not len(recall_Q) or bool(1 - recall_Q.mean() <= (1 - settings.target) / FRESH)
+    def enough(probes: int, refine: int) -> bool:
+        return _enough(settings, measured(Way(probes, refine, moved=moved)))
 
-    best = Way(probes[0], REFINE[0])
-    if not enough(best):
-        refine = FAIR if enough(Way(last, FAIR)) else REFINE[-1]
-        fewest = probes[min(bisect_left(probes[:-1], True, key=lambda p: enough(Way(p, refine))), len(probes) - 1)]
-        candidates = [r for r in REFINE if r < refine]
-        found = bisect_left(candidates, True, key=lambda r: enough(Way(fewest, r)))
-        best = Way(fewest, [*candidates, refine][found])
-    probing = settings.cost(replace(best, refine=0))
-    best = replace(best, refine=max(best.refine, *(r for r in REFINE if settings.cost(Way(0, r)) <= CHEAP * probing), 0))
+    fewest, refine = probes[0], least
+    if not enough(fewest, refine):
+        most = FAIR if enough(last, FAIR) else REFINE[-1]
+        fewest = probes[min(bisect_left(probes[:-1], True, key=lambda p: enough(p, most)), len(probes) - 1)]
+        candidates = [r for r in REFINE if least <= r < most]
+        refine = [*candidates, most][bisect_left(candidates, True, key=lambda r: enough(fewest, r))]
+    probing = settings.cost(Way(fewest, 0))
+    refine = max(refine, *(r for r in REFINE if settings.cost(Way(0, r)) <= CHEAP * probing), 0)
     if settings.rows <= SAMPLED * last:
-        best = Way(min(last, 2 * best.probes), min(REFINE[-1], 2 * best.refine))
-    recall_Q = measured(best)
-    return replace(best, recall=round(float(recall_Q.mean()), 4) if len(recall_Q) else 1.0)
+        fewest, refine = min(last, 2 * fewest), min(REFINE[-1], 2 * refine)
+    best = Way(fewest, refine, moved=moved)
+    return replace(best, recall=round(measured(best), 4))
 
 
 def held_out(dataset: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -124,11 +142,18 @@ def _largest(cosine_QN: np.ndarray) -> np.ndarray:
     return cosine_QN if cosine_QN.shape[1] <= K else -np.partition(-cosine_QN, K - 1, axis=1)[:, :K]
 
 
-def _recall(dataset: Any, queries: tuple[np.ndarray, np.ndarray], truth: list[np.ndarray], among: str, way: Way) -> np.ndarray:
+def _recall(
+    dataset: Any,
+    queries: tuple[np.ndarray, np.ndarray],
+    moved_QD: np.ndarray | None,
+    truth: list[np.ndarray],
+    among: str,
+    way: Way,
+) -> np.ndarray:
     """Of each query that has a true neighbour the share that is found (Q,); of copies one is as good as another."""
     own_Q, query_QD = queries
     condition = is_in("modality", [among]) if among != ANY else None
-    found = nearest(dataset, query_QD, K + 1, way, condition)
+    found = nearest(dataset, query_QD, K + 1, way, condition, near_QD=moved_QD if way.moved else None)
     asked, rows, cosine = (found[name].to_numpy() for name in ("query", "row", "similarity"))
     shares = []
     for number, (own, true_K) in enumerate(zip(own_Q.tolist(), truth, strict=True)):

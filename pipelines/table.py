@@ -10,7 +10,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import lance
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from encoders.errors import SpaceError
 from pipelines.storage import lance_options
@@ -93,6 +95,13 @@ def _metadata(space: Space) -> dict[str, str]:
         "bindery.schema_version": str(SCHEMA_VERSION),
         "embedding_functions": json.dumps([function]),  # makes plain lancedb's table.search("words") work
     }
+
+
+def vectors_of(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+    """The vector column as float32 (N, D)."""
+    column = rows[VECTOR]
+    flat = np.asarray(pc.list_flatten(column), np.float32)
+    return flat.reshape(len(column), column.type.list_size)
 
 
 def open_table(uri: str) -> Any | None:

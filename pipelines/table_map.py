@@ -24,12 +24,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from encoders.algebra import units
-from pipelines.background import vectors_of
 from pipelines.damage import batches_where
 from pipelines.filters import conjunction, explained, is_in
 from pipelines.hits import data_uri, templates
 from pipelines.index import Index
-from pipelines.table import RESERVED_COLUMNS, VECTOR, open_table
+from pipelines.table import RESERVED_COLUMNS, VECTOR, open_table, vectors_of
 
 Method = Literal["umap", "pca"]
 

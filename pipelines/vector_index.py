@@ -11,6 +11,7 @@ else is no conflict: rows that an index does not hold are compared one by one (d
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -20,14 +21,13 @@ from typing import Any
 import numpy as np
 from lance.query import MatchQuery
 
-from pipelines.background import vectors_of
 from pipelines.compaction import Tidied
 from pipelines.damage import UNREADABLE
 from pipelines.filters import is_in
 from pipelines.lease import LeaseLostError
 from pipelines.nearest import ANY, EXACT_VALUES, SEARCH_KEY, K, SearchSettings, Way, nearest, vector_index_of
 from pipelines.recall import REFINE, RULE, tune
-from pipelines.table import VECTOR, open_table
+from pipelines.table import VECTOR, open_table, vectors_of
 
 TARGET_RECALL = 0.95  # at 10
 SCALARS = {"item_id": "BTREE", "source_id": "BTREE", "uri": "BTREE", "modality": "BITMAP", "corpus": "BITMAP"}
@@ -35,6 +35,9 @@ STALE_SHARE = 0.01  # of the rows; an index that lacks more is brought up to dat
 COARSE, WHOLE = "IVF_RQ", "IVF_FLAT"  # a bit a dimension; the vectors, where a bit is not enough or the dimension is odd
 GROWTH = 4  # the index is trained anew when the table has so many times as many rows, or as few
 _NAME = f"{VECTOR}_idx"
+# From a million values of centroids on Lance finds a vector's partition through a graph of the centroids (HNSW), which falls
+# apart where each modality lies in a cone of its own: a third of a million vectors went to partitions of another modality.
+os.environ.setdefault("LANCE_USE_HNSW_SPEEDUP_INDEXING", "disabled")
 _OURS = {VECTOR, "text", *SCALARS}
 
 
@@ -104,7 +107,7 @@ def _tuned(uri: str, check: Callable[[], None], tidied: Tidied, target: float) -
     tuned = known is not None and (known.target, known.rule) == (target, RULE) and (known.worst or 0) >= target
     if known is not None and tuned and _NAME not in tidied.indices_refreshed:
         return _told(known)
-    if known is None or not known.rows / GROWTH < rows < known.rows * GROWTH:
+    if known is None or known.rule != RULE or not known.rows / GROWTH < rows < known.rows * GROWTH:
         known = _train(uri, check, tidied, target, known, known.kind if known is not None else COARSE)
     found = tune(_open(uri), replace(known, target=target))
     if _NAME not in tidied.indices_built and (found.worst or 0) < target:
@@ -138,7 +141,7 @@ def _train(
     if known is not None:
         share = 2 * partitions / known.partitions
         ways = {n: Way(min(partitions, max(w.probes, ceil(share * w.probes))), w.refine) for n, w in known.ways.items()}
-    settings = SearchSettings(kind, partitions, target, rows, ways)
+    settings = SearchSettings(kind, partitions, target, rows, ways, RULE)
     _store(uri, check, settings)
     for other in (i.name for i in dataset.describe_indices() if list(i.field_names) == [VECTOR] and i.name != _NAME):
         check()

@@ -10,9 +10,8 @@ import pytest
 from searchable import make_media, make_space, rows_of, write_table
 
 from encoders import SpaceError
-from pipelines.background import vectors_of
 from pipelines.fresh_rows import fresh_rows
-from pipelines.table import table_uri
+from pipelines.table import table_uri, vectors_of
 
 
 def test_chosen_rows_come_in_the_order_they_are_asked_for_from_every_fragment(
