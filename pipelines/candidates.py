@@ -174,6 +174,8 @@ def _found(
     else:
         with ThreadPoolExecutor(len(apart)) as pool:  # the searches wait for storage, and Lance lets go of Python's lock
             found = pa.concat_tables(list(pool.map(search, apart)))
+    if len(asked) == 1:
+        return [found]
     return [found.filter(pc.equal(found["query"], number)) for number in range(len(asked))]
 
 

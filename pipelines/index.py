@@ -76,7 +76,7 @@ class Index:
     @property
     def columns(self) -> list[str]:
         """The table's columns."""
-        return list(self._snapshot().dataset.schema.names)
+        return self._snapshot().columns
 
     def search(
         self,
@@ -179,7 +179,7 @@ class Index:
         if isinstance(queries, str | Mapping):
             raise TypeError("search_many takes a list of queries; for one query there is `search`")
         snapshot = self._snapshot()
-        wanted = _wanted(snapshot.dataset.schema.names, columns)
+        wanted = _wanted(snapshot.columns, columns)
         wish = Wish(self._names(modality), where, k, offset, calibrated, hybrid, diversity, collapse, wanted)
         background = snapshot.background(self.space)
         asked = understand(queries, self.space, snapshot.dataset, background if centred else None)
@@ -263,7 +263,7 @@ class Index:
     def _scan(self, columns: list[str], where: str | None, modality: str | Sequence[str] | None) -> Iterator[pa.Table]:
         snapshot, names = self._snapshot(), self._names(modality)
         condition = conjunction(where, *([is_in("modality", names)] if names is not None else []))
-        with explained(where, snapshot.dataset.schema.names):
+        with explained(where, snapshot.columns):
             for batch in batches_where(snapshot.dataset, condition, columns=columns, batch_size=BATCH_ROWS):
                 yield pa.Table.from_batches([batch])
 

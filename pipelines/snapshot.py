@@ -67,6 +67,11 @@ class Snapshot:
         return int(self.dataset.count_rows())
 
     @cached_property
+    def columns(self) -> list[str]:
+        """Names, in order."""
+        return list(self.dataset.schema.names)
+
+    @cached_property
     def settings(self) -> SearchSettings | None:
         """How to ask the vector index; None where there is none, or one of another program."""
         return SearchSettings.of(self.dataset)
@@ -121,7 +126,7 @@ class Snapshot:
             space_fingerprint=space.fingerprint,
             dim=space.dim,
             version=self.dataset.version,
-            columns=list(self.dataset.schema.names),
+            columns=self.columns,
         )
 
     def refreshed(self, space: Space) -> Snapshot:

@@ -49,3 +49,24 @@ def test_a_vector_passes_for_an_item_of_the_modality_in_whose_cone_it_lies_and_a
     alike = Background(500, {"audio": background.vectors["audio"], "text": background.vectors["audio"]})
     assert alike.like(alike.means["text"]) == ["audio", "text"]
     assert Background(0, {}).like(cones[0]) == []
+
+
+def test_a_query_is_moved_into_the_cone_it_looks_into_and_ranks_what_is_there_much_as_before() -> None:
+    rng, dim = np.random.default_rng(0), 256
+    cones = np.linalg.qr(rng.normal(size=(dim, 3)))[0].T
+
+    def items(cone: np.ndarray, count: int) -> np.ndarray:
+        own = 0.08 * rng.normal(size=(count, dim))
+        return np.asarray(units(0.6 * cone + own, "items"), np.float32)
+
+    names = ("audio", "image", "text")
+    background = Background(3000, {name: items(cone, 256) for name, cone in zip(names, cones, strict=True)})
+    there = items(cones[1], 2000)
+    for asker in (cones[0], cones[2], cones[0] + cones[2]):  # the last as a sum of a sound and words is
+        query = items(asker / np.linalg.norm(asker), 1)[0]
+        moved = background.among(query, "image")
+        assert moved.dtype == np.float32 and np.isclose(np.linalg.norm(moved), 1)
+        assert background.like(query) != ["image"] and background.like(moved) == ["image"]
+        best, found = np.argsort(-there @ query)[:10], np.argsort(-there @ moved)[:200]
+        assert np.isin(best, found).mean() >= 0.9
+    np.testing.assert_array_equal(background.among(query, "smell"), query)

@@ -26,7 +26,7 @@ from pipelines.lease import Lease, LeaseLostError
 from pipelines.ledger import Ledger
 from pipelines.nearest import SEARCH_KEY, SearchSettings, Way
 from pipelines.rejects import Rejects
-from pipelines.table import open_table, table_uri
+from pipelines.table import VECTOR, open_table, table_uri, vectors_of
 from pipelines.table_map import map_table
 from pipelines.tombstones import Tombstones
 from pipelines.upkeep import UpkeepSettings, upkeep
@@ -123,6 +123,36 @@ def test_the_index_finds_what_was_asked_for_between_every_two_modalities(
             found = [set(h.to_arrow()["item_id"].to_pylist()) for h in index.search_many(asked, **how)]
             true = [set(h.to_arrow()["item_id"].to_pylist()) for h in index.search_many(asked, exact=True, **how)]
             assert np.mean([len(f & t) / 10 for f, t in zip(found, true, strict=True)]) >= 0.9
+
+
+def test_queries_of_no_modality_of_the_table_and_lists_of_modalities_find_as_much(
+    indexed: tuple[Path, dict[str, Any]], space: Space
+) -> None:
+    index, dim = open_index(str(indexed[0])), space.dim
+    sums = queries("image", 20, dim) + queries("audio", 20, dim)
+    strangers = np.random.default_rng(4).normal(size=(20, dim)) / 8 + queries("text", 20, dim)
+    for asked, how in (
+        (sums, {"modality": "imu"}),
+        (sums, {"calibrated": False}),
+        (strangers, {"modality": "image"}),
+        (queries("text", 20, dim), {"modality": ["image", "audio"], "calibrated": False}),
+    ):
+        shares = []
+        for vector in asked:
+            true = ids(index, vector, exact=True, **how)
+            shares.append(len({*ids(index, vector, **how)} & {*true}) / len(true))
+        assert np.mean(shares) >= 0.9, how
+
+
+def test_every_vector_lies_in_the_partition_of_its_nearest_centroid(indexed: tuple[Path, dict[str, Any]]) -> None:
+    dataset = open_table(table_uri(str(indexed[0]), "media"))
+    (about,) = dataset.stats.index_stats("vector_idx")["indices"]
+    centroids_KD = np.array(about["centroids"], np.float32)
+    vectors_ND = vectors_of(dataset.to_table(columns=[VECTOR]))
+    nearest_N = (np.square(centroids_KD).sum(axis=1) - 2 * vectors_ND @ centroids_KD.T).argmin(axis=1)
+    sizes = [partition["size"] for partition in about["partitions"]]
+    assert np.bincount(nearest_N, minlength=len(sizes)).tolist() == sizes
+    assert os.environ["LANCE_USE_HNSW_SPEEDUP_INDEXING"] == "disabled", "else large tables would not be divided like this one"
 
 
 def test_a_dry_run_says_what_would_be_built_and_builds_nothing(bare: Path, db: str) -> None:
