@@ -53,10 +53,11 @@ def test_a_vector_passes_for_an_item_of_the_modality_in_whose_cone_it_lies_and_a
 
 def test_a_query_is_moved_into_the_cone_it_looks_into_and_ranks_what_is_there_much_as_before() -> None:
     rng, dim = np.random.default_rng(0), 256
-    cones = np.linalg.qr(rng.normal(size=(dim, 3)))[0].T
+    axes = np.linalg.qr(rng.normal(size=(dim, 13)))[0].T
+    cones, meanings = axes[:3], axes[3:]
 
     def items(cone: np.ndarray, count: int) -> np.ndarray:
-        own = 0.08 * rng.normal(size=(count, dim))
+        own = rng.normal(size=(count, len(meanings))) @ meanings / 4 + 0.02 * rng.normal(size=(count, dim))
         return np.asarray(units(0.6 * cone + own, "items"), np.float32)
 
     names = ("audio", "image", "text")
@@ -67,6 +68,6 @@ def test_a_query_is_moved_into_the_cone_it_looks_into_and_ranks_what_is_there_mu
         moved = background.among(query, "image")
         assert moved.dtype == np.float32 and np.isclose(np.linalg.norm(moved), 1)
         assert background.like(query) != ["image"] and background.like(moved) == ["image"]
-        best, found = np.argsort(-there @ query)[:10], np.argsort(-there @ moved)[:200]
+        best, found = np.argsort(-there @ query)[:10], np.argsort(-there @ moved)[:100]
         assert np.isin(best, found).mean() >= 0.9
     np.testing.assert_array_equal(background.among(query, "smell"), query)
