@@ -20,6 +20,7 @@ from pipelines.table import VECTOR, vectors_of
 
 SAMPLE = 256  # rows a modality
 OUTER = 0.01  # of a modality's items lie further out than what still counts as one of them
+CONE = 0.25  # of the mean cosine with the mean, which the outer items of a modality keep where it lies in a cone of its own
 LOOKED_AT = 8192  # rows whose modality is read to find them
 
 
@@ -42,10 +43,14 @@ class Background:
 
     @cached_property
     def _edges(self) -> dict[str, float]:
-        return {m: float(np.quantile(vectors_nD @ self.means[m], OUTER)) for m, vectors_nD in self.vectors.items()}
+        edges = {m: float(np.quantile(vectors_nD @ self.means[m], OUTER)) for m, vectors_nD in self.vectors.items()}
+        return {m: edge for m, edge in edges.items() if edge >= CONE * float(self.means[m] @ self.means[m])}
 
     def like(self, query_D: np.ndarray) -> list[str]:
-        """The modalities, none or several, for one of whose items it may pass: as near to their mean as all but a few are."""
+        """The modalities, none or several, for one of whose items it may pass: as near to their mean as all but a few are.
+
+        Of a modality whose own items are not all near their mean nothing can be told by that.
+        """
         return [name for name, edge in self._edges.items() if query_D @ self.means[name] >= edge]
 
     def among(self, query_D: np.ndarray, modality: str) -> np.ndarray:

@@ -6,9 +6,11 @@ The network is used only where a caller asks for it.
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +97,13 @@ def files_of(name: str, checkpoint: str | None, download: bool) -> Files:
     Raises:
         SpaceError: no such architecture or tag, or its weights are not here.
     """
-    library = _open_clip()
     architecture, _, tag = name.partition("/")
-    if Path(name).expanduser().is_dir() or architecture not in library.list_models():
+    model = None if Path(name).expanduser().is_dir() else _architecture(architecture)
+    if model is None:
         return _from_directory(name, checkpoint, download)
-    model = library.get_model_config(architecture)
-    known = library.get_pretrained_cfg(architecture, tag) if tag else {}
+    known = _open_clip().get_pretrained_cfg(architecture, tag) if tag else {}
     if tag and not known:
-        tags = ", ".join(library.list_pretrained_tags_by_model(architecture)) or "none"
+        tags = ", ".join(_open_clip().list_pretrained_tags_by_model(architecture)) or "none"
         raise SpaceError(f"open_clip has no weights {tag!r} for {architecture}; it has {tags}")
     if not tag and not checkpoint:
         raise SpaceError(f"write open_clip:{architecture}/TAG, or pass checkpoint=FILE")
@@ -201,6 +202,16 @@ def _tensors(checkpoint: Path, places: Mapping[str, str]) -> dict[str, torch.Ten
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise SpaceError(f"{checkpoint} is not a readable file of tensors: {str(error).splitlines()[0]}") from error
     return {new: state[old] for old, new in hub.renamed(state, places)}
+
+
+def _architecture(name: str) -> dict[str, Any] | None:
+    """An architecture of open_clip's, from its files, as importing it takes seconds; else one that was added to it; else None."""
+    package = find_spec("open_clip")
+    path = Path(package.origin).parent / "model_configs" / f"{name}.json" if package and package.origin else None
+    if path is not None and path.is_file():
+        return dict(json.loads(path.read_text()))
+    library = _open_clip()
+    return dict(library.get_model_config(name)) if name in library.list_models() else None
 
 
 def _open_clip() -> Any:

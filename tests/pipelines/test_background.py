@@ -46,6 +46,8 @@ def test_a_vector_passes_for_an_item_of_the_modality_in_whose_cone_it_lies_and_a
     for name, cone in zip(("audio", "image"), cones, strict=True):
         assert np.mean([background.like(vector) == [name] for vector in items(cone, 200)]) > 0.9
     assert background.like(np.eye(8, dtype=np.float32)[5]) == []
+    scattered = {"audio": items(0.2 * cones[0], 250), "image": items(cones[1], 250)}
+    assert Background(500, scattered).like(cones[0]) == [], "a cone that nearly everything lies in tells nothing"
     alike = Background(500, {"audio": background.vectors["audio"], "text": background.vectors["audio"]})
     assert alike.like(alike.means["text"]) == ["audio", "text"]
     assert Background(0, {}).like(cones[0]) == []
