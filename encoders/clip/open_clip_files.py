@@ -205,7 +205,7 @@ def _tensors(checkpoint: Path, places: Mapping[str, str]) -> dict[str, torch.Ten
 
 
 def _architecture(name: str) -> dict[str, Any] | None:
-    """An architecture of open_clip's, from its files, as importing it takes seconds; else one that was added to it; else None."""
+    """An architecture of open_clip's, from its files, as to import it takes seconds; or one added to it; or None."""
     package = find_spec("open_clip")
     path = Path(package.origin).parent / "model_configs" / f"{name}.json" if package and package.origin else None
     if path is not None and path.is_file():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -299,3 +301,14 @@ def test_no_setting_makes_a_tower_fetch_weights(monkeypatch: pytest.MonkeyPatch)
     text["model"] = {"embed_dim": 16, "text_cfg": {"hf_model_name": "roberta-base"}}
     with pytest.raises(SpaceError, match=r"text tower of transformers \('roberta-base'\)"):
         build_encoder("open_clip/text", text)
+
+
+def test_a_space_of_a_checkpoint_is_opened_without_importing_the_library(tmp_path: Path) -> None:
+    save_file({"logit_scale": torch.tensor(1.0)}, tmp_path / "w.safetensors")
+    opened = """
+import sys
+from encoders.space import load_space
+space = load_space(f"open_clip:ViT-B-32?checkpoint={sys.argv[1]}&modalities=image")
+assert space.dim == 512 and "open_clip" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", opened, str(tmp_path / "w.safetensors")], check=True, timeout=120)
