@@ -18,6 +18,7 @@ import torch
 from hf_models import save_tokenizer
 from PIL import Image
 from safetensors.torch import save_file
+from sample_media import SAME
 
 from encoders.encoder import build_encoder, small_settings
 from encoders.errors import SpaceError
@@ -190,8 +191,8 @@ def test_a_saved_space_needs_nothing_of_the_model_directory(name: str, folders: 
     shutil.rmtree(folder)
     moved = load_space((tmp_path / "saved").rename(tmp_path / "moved"))
     assert (moved.fingerprint, moved.dim, moved.license) == (space.fingerprint, space.dim, space.license)
-    np.testing.assert_array_equal(moved.embed("image", pictures()), wanted["image"])
-    np.testing.assert_array_equal(moved.embed("text", TEXTS), wanted["text"])
+    np.testing.assert_allclose(moved.embed("image", pictures()), wanted["image"], rtol=0, atol=SAME)
+    np.testing.assert_allclose(moved.embed("text", TEXTS), wanted["text"], rtol=0, atol=SAME)
     assert len(list((tmp_path / "moved").glob("*.safetensors"))) == 2  # video shares the image tower's file
 
 
@@ -212,8 +213,8 @@ def test_an_architecture_of_the_list_takes_a_checkpoint_of_any_layout(tiny_arch:
     torch.save({"epoch": 1, "state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "epoch_1.pt")
     for checkpoint in (folder / "open_clip_model.safetensors", tmp_path / "epoch_1.pt"):
         space = load_space(f"open_clip:{tiny_arch}", checkpoint=str(checkpoint))
-        np.testing.assert_array_equal(space.embed("image", pictures()), wanted.embed("image", pictures()))
-        np.testing.assert_array_equal(space.embed("text", TEXTS), wanted.embed("text", TEXTS))
+        np.testing.assert_allclose(space.embed("image", pictures()), wanted.embed("image", pictures()), rtol=0, atol=SAME)
+        np.testing.assert_allclose(space.embed("text", TEXTS), wanted.embed("text", TEXTS), rtol=0, atol=SAME)
         assert load_space(space.uri).fingerprint == space.fingerprint
 
 
@@ -232,7 +233,7 @@ def test_a_tag_is_read_from_the_local_cache_with_the_activation_it_was_trained_w
     space = load_space(f"open_clip:{tiny_arch}/us")
     assert (space.license, space.name) == ("mit", f"{tiny_arch}/us")
     wanted = load_space(f"open_clip:{folders('quick')}")
-    np.testing.assert_array_equal(space.embed("image", pictures()), wanted.embed("image", pictures()))
+    np.testing.assert_allclose(space.embed("image", pictures()), wanted.embed("image", pictures()), rtol=0, atol=SAME)
 
 
 @pytest.mark.parametrize(
