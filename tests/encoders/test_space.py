@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sample_media import SAME
 
 from encoders import encoder as registry
 from encoders.encoder import Encoder, build_encoder, seeded_tower, small_settings
@@ -44,7 +45,7 @@ def test_assets_are_saved_beside_the_weights_and_handed_back_to_the_factory(toy:
     assert (tmp_path / "assets" / "text" / "words.txt").read_bytes() == b"snow in the train"
     assert space.encoders["text"].assets == {"words.txt": b"snow in the train"}
     wanted = Space("toys", toy.dim, "f" * 32, "", {"text": toy}).embed("text", ["the snow"])
-    np.testing.assert_array_equal(space.embed("text", ["the snow"]), wanted)
+    np.testing.assert_allclose(space.embed("text", ["the snow"]), wanted, rtol=0, atol=SAME)
 
 
 def test_assets_are_kept_on_s3_too(toy: Encoder, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +69,7 @@ def test_files_that_are_added_later_have_names_of_their_own(toy: Encoder, tmp_pa
     assert publish_document(str(tmp_path), {**document, "encoders": {"text": add_files(str(tmp_path), other)}}) == 1
     now = load_space(tmp_path)
     assert now.encoders["text"].assets == {"words.txt": b"the train in snow"}
-    np.testing.assert_array_equal(now.embed("text", ["the snow"]), wanted)
+    np.testing.assert_allclose(now.embed("text", ["the snow"]), wanted, rtol=0, atol=SAME)
     assert first.embed("text", ["the snow"]).shape == (1, toy.dim)  # whoever read the former document finds its weights
     assert kept_document(str(tmp_path), 0) == document
     assert (tmp_path / "assets" / "text" / "words.txt").read_bytes() == b"snow in the train"
@@ -139,4 +140,4 @@ def test_a_space_with_another_encoder_embeds_by_that_one() -> None:
     before = space.embed("image", [picture])
     after = dataclasses.replace(space, encoders={"image": second}).embed("image", [picture])
     assert not np.allclose(before, after)
-    np.testing.assert_array_equal(space.embed("image", [picture]), before)
+    np.testing.assert_allclose(space.embed("image", [picture]), before, rtol=0, atol=SAME)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sample_media import SAME
 from searchable import make_media, make_space, rows_of, write_table
 
 from encoders import Space, SpaceError, load_space
@@ -72,7 +73,7 @@ def test_an_encoder_that_is_replaced_makes_its_own_rows_stale_and_no_others(
     bound = with_encoder(production, new("audio", production), tmp_path / "bound")
     done = promote(bound, "audio", production.uri, PROOF, db)
     assert done.replaced == {"audio": production.encoders["audio"].fingerprint} and done.stale_rows == {"audio": 3}
-    np.testing.assert_array_equal(load_space(production.uri).embed("audio", sound), bound.embed("audio", sound))
+    np.testing.assert_allclose(load_space(production.uri).embed("audio", sound), bound.embed("audio", sound), rtol=0, atol=SAME)
     assert roll_back(production.uri, db=db).stale_rows == {}
 
 
@@ -82,10 +83,10 @@ def test_whoever_has_looked_before_a_promotion_goes_on_with_what_was_there(
     reader, wanted = load_space(production.uri), production.embed("audio", sound)  # the reader has opened no weights yet
     bound = with_encoder(production, new("audio", production), tmp_path / "bound")
     promote(bound, "audio", production.uri, PROOF)
-    np.testing.assert_array_equal(reader.embed("audio", sound), wanted)
+    np.testing.assert_allclose(reader.embed("audio", sound), wanted, rtol=0, atol=SAME)
     again = load_space(production.uri)
     promote(with_encoder(production, new("audio", production, 6), tmp_path / "third"), "audio", production.uri, PROOF)
-    np.testing.assert_array_equal(again.embed("audio", sound), bound.embed("audio", sound))
+    np.testing.assert_allclose(again.embed("audio", sound), bound.embed("audio", sound), rtol=0, atol=SAME)
 
 
 def test_a_space_that_refers_to_an_encoder_which_was_replaced_since_finds_it_among_what_is_kept(
@@ -96,7 +97,7 @@ def test_a_space_that_refers_to_an_encoder_which_was_replaced_since_finds_it_amo
     assert referring.elsewhere["audio"] == production.uri
     wanted = production.embed("audio", sound)
     promote(with_encoder(production, new("audio", production), tmp_path / "bound"), "audio", production.uri, PROOF)
-    np.testing.assert_array_equal(load_space(referring.uri).embed("audio", sound), wanted)
+    np.testing.assert_allclose(load_space(referring.uri).embed("audio", sound), wanted, rtol=0, atol=SAME)
     promote(with_encoder(production, new("thermal", production), tmp_path / "wider"), "thermal", production.uri, PROOF)
     thermal = load_space(production.uri)
     again = dataclasses.replace(thermal, encoders={**thermal.encoders, "imu": new("imu", production, 7)})
@@ -192,7 +193,7 @@ def test_a_space_on_s3_is_promoted_into_and_back_and_its_readers_go_on(
     bound = with_encoder(production, new("audio", production), tmp_path / "bound")
     reader = load_space(remote.uri)
     promote(bound, "audio", remote.uri, PROOF)
-    np.testing.assert_array_equal(reader.embed("audio", sound), production.embed("audio", sound))
-    np.testing.assert_array_equal(load_space(remote.uri).embed("audio", sound), bound.embed("audio", sound))
+    np.testing.assert_allclose(reader.embed("audio", sound), production.embed("audio", sound), rtol=0, atol=SAME)
+    np.testing.assert_allclose(load_space(remote.uri).embed("audio", sound), bound.embed("audio", sound), rtol=0, atol=SAME)
     roll_back(remote.uri)
     assert load_space(remote.uri).encoders["audio"].fingerprint == production.encoders["audio"].fingerprint
