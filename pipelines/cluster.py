@@ -8,11 +8,12 @@ import signal
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import ray
 import torch
-from ray._private.utils import get_num_cpus
+from ray._private import utils as ray_utils
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from encoders.encoder import Encoder, list_encoders, package_of
@@ -47,21 +48,29 @@ def start_ray() -> None:
 class Starting:
     """A context in which Ray starts, or fails to: its bare `Exception` on a machine under load is the infrastructure's.
 
-    Ray takes SIGTERM for itself, and would end the process before a lease is given back: afterwards it is the process's own
-    again. A SIGTERM that came in between has set Ray's alarm (abseil's failure handler), which aborts the process 3 s later,
-    whatever it is doing then: it is called off.
+    A SIGTERM waits until Ray has started: Ray's own handler would leave it half started, which crashes the process at its end.
+    One that comes then sets Ray's alarm, too (abseil's failure handler), which aborts the process 3 s later: it is called off.
     """
 
     def __enter__(self) -> None:
-        """Remember whose SIGTERM is."""
-        self._handler = signal.getsignal(signal.SIGTERM)
+        """Keep SIGTERM from Ray."""
+        self._stopped = False
+        self._in_main = threading.current_thread() is threading.main_thread()  # elsewhere Ray leaves signals alone
+        if self._in_main:
+            self._own = signal.signal(signal.SIGTERM, self._later)
+            self._rays, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda _handler: None
+
+    def _later(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopped = True
+        signal.alarm(0)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            try:
-                signal.signal(signal.SIGTERM, self._handler)
-            finally:
-                signal.alarm(0)
+        if self._in_main:
+            ray_utils.set_sigterm_handler = self._rays
+            signal.signal(signal.SIGTERM, self._own)
+            signal.alarm(0)
+            if self._stopped:
+                os.kill(os.getpid(), signal.SIGTERM)
         if kind is Exception:  # this very class, and none that has a name
             raise OSError(f"Ray did not start: {error}; run the same command again when the machine is less busy") from error
 
@@ -86,7 +95,7 @@ class Resources:
             start_ray()
         if ray.is_initialized():
             return cls.of_cluster()
-        return cls(max(1, int(get_num_cpus())), torch.cuda.device_count())
+        return cls(max(1, int(ray_utils.get_num_cpus())), torch.cuda.device_count())
 
 
 def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:

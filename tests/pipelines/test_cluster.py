@@ -42,16 +42,27 @@ def test_what_ray_has_no_name_for_when_it_starts_is_an_infrastructure_error_and_
 
 def test_a_sigterm_while_ray_starts_is_a_stop_and_leaves_time_for_it() -> None:
     stopped = """
-import os, signal, sys, time, ray
+import os, signal, sys, threading, time, ray
+from jobs.config import StopRequestedError, _sigterm_raises
 from pipelines.cluster import Starting
-own = signal.getsignal(signal.SIGTERM)
+
+def stop():
+    while ray._private.worker.global_worker.mode is None and not done:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+done = False
 try:
-    with Starting():
+    with _sigterm_raises(), Starting():
+        thread = threading.Thread(target=stop)
+        thread.start()
         ray.init(address="local", include_dashboard=False)
+        done = True
+        thread.join()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
-except SystemExit:
-    assert signal.getsignal(signal.SIGTERM) == own
+except StopRequestedError:
+    assert ray.is_initialized()
     ends = time.monotonic() + 4
     while time.monotonic() < ends:
         time.sleep(0.1)
