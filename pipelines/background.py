@@ -21,6 +21,7 @@ from pipelines.table import VECTOR, vectors_of
 SAMPLE = 256  # rows a modality
 OUTER = 0.01  # of a modality's items lie further out than what still counts as one of them
 CONE = 0.25  # of the mean cosine with the mean, which the outer items of a modality keep where it lies in a cone of its own
+ROUNDING = 1e-6  # of float32 unit vectors: what is shorter has no direction
 LOOKED_AT = 8192  # rows whose modality is read to find them
 
 
@@ -63,12 +64,14 @@ class Background:
         if modality not in self.means:
             return query_D
         moved_D = query_D - self._span @ (self._span.T @ query_D) + self.means[modality]
-        return np.asarray(moved_D / np.linalg.norm(moved_D), np.float32)
+        norm = float(np.linalg.norm(moved_D))
+        return np.asarray(moved_D / norm, np.float32) if norm > ROUNDING else query_D
 
     @cached_property
     def _span(self) -> np.ndarray:
-        """An orthonormal basis of what the means span, (D, modalities)."""
-        return np.linalg.qr(np.stack(list(self.means.values()), axis=1))[0]
+        """An orthonormal basis of what the means span, (D, modalities at most): means may depend on one another."""
+        basis, sizes, _ = np.linalg.svd(np.stack(list(self.means.values()), axis=1), full_matrices=False)
+        return np.asarray(basis[:, sizes > ROUNDING * max(1.0, sizes[0])], np.float32)
 
     def cosines(self, query_D: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
         """Mean and standard deviation (N, 2) of the query's cosines with items of these N modalities.

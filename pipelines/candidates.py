@@ -165,7 +165,7 @@ def _found(
 
     def search(one: str | None, columns: Sequence[str] = ()) -> pa.Table:
         way = settings.way(askers, one) if settings is not None else None
-        near_QD = _moved(asked, background, one) if one is not None and way is not None and way.moved else None
+        near_QD = _near(asked, background, settings, one) if one is not None and way is not None and way.moved else None
         condition = wish.condition([one] if one is not None else wish.modalities)
         return nearest(dataset, query_QD, depth, way, condition, indexed, columns, near_QD)
 
@@ -184,12 +184,15 @@ def _askers(asked: Asked, background: Background) -> Sequence[str | None]:
     return [asked.modality] if asked.modality is not None else background.like(asked.vector) or [None]
 
 
-def _moved(asked: Sequence[Asked], background: Background, modality: str) -> np.ndarray:
-    """Where the index is to look for items of a modality: where each query lies among them; one of theirs where it is."""
-    own = [list(_askers(one, background)) == [modality] for one in asked]
-    return np.stack(
-        [one.vector if there else background.among(one.vector, modality) for one, there in zip(asked, own, strict=True)]
-    )
+def _near(asked: Sequence[Asked], background: Background, settings: SearchSettings, modality: str) -> np.ndarray:
+    """Where the index is to look for items of a modality: where each query's own way says so its place among them, else itself."""
+
+    def place(one: Asked) -> np.ndarray:
+        askers = _askers(one, background)
+        there = list(askers) == [modality] or not settings.way(askers, modality).moved
+        return one.vector if there else background.among(one.vector, modality)
+
+    return np.stack([place(one) for one in asked])
 
 
 def _by_vector(rows: pa.Table, asked: Asked, background: Background, wish: Wish) -> Ranked:

@@ -67,9 +67,9 @@ class Starting:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if self._in_main:
             ray_utils.set_sigterm_handler = self._rays
-            signal.signal(signal.SIGTERM, self._own)
-            signal.alarm(0)
+            signal.signal(signal.SIGTERM, self._own or signal.SIG_DFL)  # None of one that C code has set
             if self._stopped:
+                signal.alarm(0)
                 os.kill(os.getpid(), signal.SIGTERM)
         if kind is Exception:  # this very class, and none that has a name
             raise OSError(f"Ray did not start: {error}; run the same command again when the machine is less busy") from error

@@ -69,7 +69,7 @@ class SearchSettings:
         return min(measured) if len(measured) == len(self.ways) else None
 
     def way(self, askers: Collection[str | None], among: str | None) -> Way:
-        """How to ask: the costliest of the ways that these queries may need, of all where nothing is known of them.
+        """How to ask: as thoroughly as any of the ways that these queries may need, of all where nothing is known of them.
 
         Args:
             askers: modality of each query; None for one of none, or of several.
@@ -78,7 +78,9 @@ class SearchSettings:
         ways = {tuple(pair.split(" > ")): way for pair, way in self.ways.items()}
         anyone = not {asker for asker, _ in ways}.issuperset(askers)
         fits = [way for (asker, one), way in ways.items() if one == (among or ANY) and (anyone or asker in askers)]
-        return max(fits or self.ways.values(), key=self.cost)
+        fits = fits or list(self.ways.values())
+        most = Way(max(way.probes for way in fits), max(way.refine for way in fits), moved=any(way.moved for way in fits))
+        return fits[0] if len(fits) == 1 else most
 
     def cost(self, way: Way) -> float:
         """The bits a dimension that a search touches: one of a row in the index, 32 of a vector that is fetched by itself."""

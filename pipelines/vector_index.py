@@ -137,12 +137,12 @@ def _train(
     kind = kind if dim % 8 == 0 else WHOLE
     options = {"num_bits": 1} if kind == COARSE else {}
     partitions = _partitions(dataset, rows)
-    ways = {f"{ANY} > {ANY}": Way(partitions, REFINE[-1])}
+    settings = SearchSettings(kind, partitions, target, 0, {f"{ANY} > {ANY}": Way(partitions, REFINE[-1])})
     if known is not None:
-        share = 2 * partitions / known.partitions
-        ways = {n: Way(min(partitions, max(w.probes, ceil(share * w.probes))), w.refine) for n, w in known.ways.items()}
-    settings = SearchSettings(kind, partitions, target, rows, ways, RULE)
-    _store(uri, check, settings)
+        share = max(1.0, 2 * partitions / known.partitions)
+        ways = {n: replace(w, probes=min(partitions, ceil(share * w.probes)), recall=None) for n, w in known.ways.items()}
+        settings = replace(settings, rows=known.rows, ways=ways, rule=known.rule)
+    _store(uri, check, settings)  # rows and rule are still those of the index that is there: killed here, it is not taken for new
     for other in (i.name for i in dataset.describe_indices() if list(i.field_names) == [VECTOR] and i.name != _NAME):
         check()
         _open(uri).drop_index(other)  # of another program: Lance would choose between the two by itself
@@ -151,6 +151,8 @@ def _train(
         VECTOR, kind, name=_NAME, metric="cosine", replace=True, num_partitions=settings.partitions, **options
     )
     tidied.indices_built.append(_NAME)
+    settings = replace(settings, rows=rows, rule=RULE)
+    _store(uri, check, settings)
     return settings
 
 

@@ -73,3 +73,14 @@ def test_a_query_is_moved_into_the_cone_it_looks_into_and_ranks_what_is_there_mu
         best, found = np.argsort(-there @ query)[:10], np.argsort(-there @ moved)[:100]
         assert np.isin(best, found).mean() >= 0.9
     np.testing.assert_array_equal(background.among(query, "smell"), query)
+
+
+def test_means_that_depend_on_one_another_move_a_query_as_one_of_them_does_and_what_has_no_place_stays() -> None:
+    rng = np.random.default_rng(0)
+    items = (np.eye(64)[0] + 0.05 * rng.normal(size=(256, 64))).astype(np.float32)
+    query = np.asarray(units(rng.normal(size=(1, 64)), "query"), np.float32)[0]
+    twice = Background(512, {"image": items, "thermal": items[::-1].copy()})
+    np.testing.assert_allclose(twice.among(query, "image"), Background(256, {"image": items}).among(query, "image"), atol=1e-5)
+    still = np.zeros((8, 64), np.float32)
+    mean = items.mean(axis=0) / np.linalg.norm(items.mean(axis=0))
+    np.testing.assert_array_equal(Background(264, {"image": items, "depth": still}).among(mean, "depth"), mean)

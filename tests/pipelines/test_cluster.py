@@ -1,6 +1,7 @@
 """A cluster that cannot start, or has no room, is the infrastructure's fault, and no job waits for it in silence."""
 
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -38,6 +39,17 @@ def test_what_ray_has_no_name_for_when_it_starts_is_an_infrastructure_error_and_
     for named in (RuntimeError, ValueError, KeyboardInterrupt):
         with pytest.raises(named), Starting():
             raise named
+
+
+def test_the_alarms_and_the_handler_of_others_are_as_they_were() -> None:
+    before, left_s = signal.getsignal(signal.SIGTERM), signal.alarm(1000)
+    try:
+        with Starting():
+            pass
+        assert signal.alarm(0) > 900, "an alarm that somebody else had set"
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.alarm(left_s)
 
 
 def test_a_sigterm_while_ray_starts_is_a_stop_and_leaves_time_for_it() -> None:

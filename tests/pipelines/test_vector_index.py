@@ -223,6 +223,45 @@ def test_what_an_older_rule_found_is_found_anew(db: str) -> None:
     assert found is not None and found.rule == settings.rule and found.worst is not None and found.worst >= 0.95
 
 
+def test_what_was_trained_by_an_older_rule_is_trained_anew_though_that_was_broken_off(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_table(table_uri(db, "media"))
+    settings = SearchSettings.of(dataset)
+    assert settings is not None
+    ways = {pair: replace(way, moved=pair == "text > image") for pair, way in settings.ways.items()}
+    dataset.update_schema_metadata({SEARCH_KEY: replace(settings, ways=ways, rule=1, rows=7).to_json()})
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(dataset), "create_index", killed)
+        with pytest.raises(KeyboardInterrupt):
+            upkeep(UpkeepSettings(db=db))
+    between = SearchSettings.of(open_table(table_uri(db, "media")))
+    assert between is not None and (between.rule, between.rows) == (1, 7), "the index is still the old one"
+    for pair, way in between.ways.items():
+        assert way.recall is None and way.moved == ways[pair].moved and way.probes >= ways[pair].probes
+    assert upkeep(UpkeepSettings(db=db)).tables["media"].indices_built == ["vector_idx"]
+
+
+def test_a_query_in_a_batch_finds_as_much_as_alone_though_the_way_of_another_costs_more_and_does_not_move(
+    db: str, space: Space
+) -> None:
+    dataset = open_table(table_uri(db, "media"))
+    settings = SearchSettings.of(dataset)
+    assert settings is not None
+    ways = {p: Way(5, 4, 0.99) if p == "image > image" else Way(4, 4, 0.99, True) for p in settings.ways}
+    dataset.update_schema_metadata({SEARCH_KEY: replace(settings, ways=ways).to_json()})
+    index, asked = open_index(db), [*queries("text", 16, space.dim), *queries("audio", 16, space.dim)]
+    how: dict[str, Any] = {"modality": "image", "columns": []}
+    batch = [{"vector": vector} for vector in [*queries("image", 1, space.dim), *asked]]
+    together = [hits.to_arrow()["similarity"].to_numpy() for hits in index.search_many(batch, **how)[1:]]
+    alone = [index.search(vector=vector, **how).to_arrow()["similarity"].to_numpy() for vector in asked]
+    assert np.mean(together) >= np.mean(alone) - 1e-4
+
+
 def test_where_a_bit_a_dimension_is_not_enough_the_vectors_themselves_are_taken_and_kept(
     db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
