@@ -185,7 +185,7 @@ def _askers(asked: Asked, background: Background) -> Sequence[str | None]:
 
 
 def _near(asked: Sequence[Asked], background: Background, settings: SearchSettings, modality: str) -> np.ndarray:
-    """Where the index is to look for items of a modality: where each query's own way says so its place among them, else itself."""
+    """Where the index looks for items of a modality: where its way says so the place of a query among them, else the query."""
 
     def place(one: Asked) -> np.ndarray:
         askers = _askers(one, background)

@@ -142,7 +142,7 @@ def _train(
         share = max(1.0, 2 * partitions / known.partitions)
         ways = {n: replace(w, probes=min(partitions, ceil(share * w.probes)), recall=None) for n, w in known.ways.items()}
         settings = replace(settings, rows=known.rows, ways=ways, rule=known.rule)
-    _store(uri, check, settings)  # rows and rule are still those of the index that is there: killed here, it is not taken for new
+    _store(uri, check, settings)  # rows and rule are those of the index that is there still, which is not taken for new
     for other in (i.name for i in dataset.describe_indices() if list(i.field_names) == [VECTOR] and i.name != _NAME):
         check()
         _open(uri).drop_index(other)  # of another program: Lance would choose between the two by itself
