@@ -78,7 +78,8 @@ class Background:
 
         One that is not in the sample, as it is rare and not of the space, gets the mean of those that are.
         """
-        cosines = {name: vectors_nD @ query_D for name, vectors_nD in self.vectors.items()}
+        names = set(modalities) if self.vectors.keys() >= set(modalities) else self.vectors.keys()
+        cosines = {name: self.vectors[name] @ query_D for name in names}
         known = {name: (some_n.mean(), some_n.std()) for name, some_n in cosines.items()}
         rare = tuple(np.mean(list(known.values()), axis=0)) if known else (0.0, 1.0)
         return np.array([known.get(name, rare) for name in modalities], np.float64).reshape(-1, 2)

@@ -27,7 +27,7 @@ from pipelines.damage import UNREADABLE
 from pipelines.filters import conjunction, explained, is_in
 from pipelines.nearest import SearchSettings, full_text_index_of, nearest, rows_by_id
 from pipelines.query import Asked
-from pipelines.table import VECTOR, vectors_of
+from pipelines.table import VECTOR, uri_of, vectors_of
 
 DEEPER, AT_LEAST = 4, 64  # candidates: so many times as many as hits where some are dropped or reordered, and at least so many
 MOST_REORDERED = 1024  # hits, those left out among them: each candidate is compared with each, which takes memory by the square
@@ -164,8 +164,10 @@ def _found(
     apart = names if mixed or (wish.modalities is not None and len(names) == 1) else [None]
 
     def search(one: str | None, columns: Sequence[str] = ()) -> pa.Table:
-        way = settings.way(askers, one) if settings is not None else None
-        near_QD = _near(asked, background, settings, one) if one is not None and way is not None and way.moved else None
+        way = near_QD = None
+        if settings is not None:
+            way = settings.way(askers, one)
+            near_QD = _near(asked, background, settings, one) if one is not None and way.moved else None
         condition = wish.condition([one] if one is not None else wish.modalities)
         return nearest(dataset, query_QD, depth, way, condition, indexed, columns, near_QD)
 
@@ -240,7 +242,7 @@ def _by_words(dataset: Any, text: str, wish: Wish, indexed: bool) -> list[int]:
             use_scalar_index=indexed,
         )
     except UNREADABLE as error:  # the condition was good enough for the vectors
-        what = f"the full-text index of {dataset.uri} cannot be read; `bindery optimize` mends it, or leave out hybrid"
+        what = f"the full-text index of {uri_of(dataset)} cannot be read; `bindery optimize` mends it, or leave out hybrid"
         raise OSError(f"{what} ({error!s:.200})") from error
     rows: list[int] = found.sort_by([("_score", "descending"), ("_rowid", "ascending")])["_rowid"].to_pylist()
     return rows

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from pipelines.table import uri_of
+
 Found = TypeVar("Found")
 UNREADABLE = (OSError, ValueError, RuntimeError)  # what Lance raises for an index file that is damaged or gone
 
@@ -31,7 +33,7 @@ def despite_damage(uri: str, read: Callable[[bool], Found]) -> Found:
 
 def rows_where(dataset: Any, condition: str, **how: Any) -> pa.Table:
     """The rows that meet a condition; `how` as for `LanceDataset.to_table`."""
-    return despite_damage(dataset.uri, lambda indexed: dataset.to_table(filter=condition, use_scalar_index=indexed, **how))
+    return despite_damage(uri_of(dataset), lambda indexed: dataset.to_table(filter=condition, use_scalar_index=indexed, **how))
 
 
 def batches_where(dataset: Any, condition: str | None, **how: Any) -> Iterator[pa.RecordBatch]:
@@ -41,4 +43,4 @@ def batches_where(dataset: Any, condition: str | None, **how: Any) -> Iterator[p
         batches = iter(dataset.to_batches(filter=condition, use_scalar_index=indexed, **how))
         return chain(list(islice(batches, 1)), batches)  # damage shows itself before the first
 
-    yield from despite_damage(dataset.uri, begun)
+    yield from despite_damage(uri_of(dataset), begun)

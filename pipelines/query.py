@@ -21,7 +21,7 @@ from pipelines.background import Background
 from pipelines.damage import rows_where
 from pipelines.filters import is_in
 from pipelines.hits import describe_query
-from pipelines.table import VECTOR, vectors_of
+from pipelines.table import VECTOR, uri_of, vectors_of
 
 Query: TypeAlias = str | Mapping[str, Any]  # words, or what `Index.search` takes as a query: {"image": Path("crane.jpg")}
 _OTHER = ("item_id", "vector")
@@ -113,7 +113,7 @@ def _items(ids: Sequence[str], dataset: Any) -> list[_Part]:
     )
     for item in ids:
         if item not in known:
-            raise ValueError(f"{dataset.uri} has no item {item!r}; ids are in the column item_id of any search")
+            raise ValueError(f"{uri_of(dataset)} has no item {item!r}; ids are in the column item_id of any search")
     return [_Part(item, known[item][1], known[item][0]) for item in ids]
 
 

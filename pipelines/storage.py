@@ -5,7 +5,10 @@ Credentials come from the environment only (AWS_*, GOOGLE_*), never from a URI.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from pipelines.identity import is_local
 
 # What stores and networks raise; neither of the last two is an OSError.
 INFRASTRUCTURE_ERRORS = (OSError, BotoCoreError, aiohttp.ClientError)
+_IO_URING_SETUP, _IO_URING_PARAMS_BYTES = 425, 120  # of Linux, on every architecture; of struct io_uring_params
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -44,3 +48,15 @@ def lance_options(uri: str) -> dict[str, str]:
         "allow_http": str(endpoint.startswith("http://")).lower(),
         "aws_virtual_hosted_style_request": "false",
     }
+
+
+@cache
+def has_rings() -> bool:
+    """Whether the kernel lets this process set up an io_uring (io_uring_setup(2)); containers are often forbidden to."""
+    if sys.platform != "linux":
+        return False
+    ring: int = ctypes.CDLL(None).syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(_IO_URING_PARAMS_BYTES))
+    if ring < 0:
+        return False
+    os.close(ring)
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from searchable import make_media, make_space, rows_of, write_table
 
 from encoders import URI, MediaError, SpaceError
 from encoders.space import Space
+from pipelines.identity import canonical_uri
 from pipelines.index import Index, open_index
+from pipelines.storage import has_rings
 from pipelines.table import table_uri
 
 
@@ -56,6 +59,25 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 def test_the_space_comes_from_the_table(index: Index, space: Space) -> None:
     assert index.space.fingerprint == space.fingerprint and index.space.uri == space.uri
+
+
+@pytest.mark.parametrize("rings", [False, pytest.param(True, marks=pytest.mark.skipif(not has_rings(), reason="no io_uring"))])
+@pytest.mark.parametrize("name", ["plain", "100% of #1, ä?", "50%25;+[x]", "{}"])
+def test_a_table_is_found_wherever_it_lies_with_io_uring_and_without(
+    db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: Index, rings: bool, name: str
+) -> None:
+    monkeypatch.setattr("pipelines.table.has_rings", lambda: rings)
+    copy = shutil.copytree(db, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for uri in (str(copy), copy.as_uri(), name):
+        there = open_index(uri)
+        assert there.search("dog barking").to_arrow() == index.search("dog barking").to_arrow()
+        assert there._snapshot().dataset.uri.startswith("file+uring://") == rings
+        with pytest.raises(ValueError, match="has no item") as refused:
+            there.search(item_id="?")
+        assert canonical_uri(str(refused.value).partition(" has no item")[0]) == str(copy / "media.lance")
+    with pytest.raises(ValueError, match="there is no table 'media' in nowhere"):
+        open_index("nowhere")
 
 
 def test_hits_are_the_nearest_by_cosine_best_first(index: Index, space: Space, rows: pa.Table) -> None:
