@@ -48,13 +48,18 @@ class Pixels:
 
     def __call__(self, media: Media) -> dict[str, np.ndarray]:
         """Anything `decode_image` takes, all of its pixels decoded."""
-        return {"image": self.of(decode_image(media).rgb())}
+        picture = decode_image(media)
+        resized_HWC = self._resized(picture.rgb())
+        picture.keep(resized_HWC)
+        return {"image": self._cropped(resized_HWC)}
 
     def of(self, picture: Image.Image) -> np.ndarray:
         """An RGB picture as uint8 (3, H, W); of a strip, where a crop follows, only the middle is enlarged."""
+        return self._cropped(self._resized(picture))
+
+    def _resized(self, picture: Image.Image) -> np.ndarray:
         picture = middle(picture) if self.mode in ("shortest", "cover") else picture
-        resized_HWC = resized(picture, self._target(picture.height, picture.width), self.resample, self.backend)
-        return np.ascontiguousarray(self._cropped(resized_HWC).transpose(2, 0, 1))
+        return resized(picture, self._target(picture.height, picture.width), self.resample, self.backend)
 
     def _target(self, height: int, width: int) -> tuple[int, int]:
         to_height, to_width = self.resize
@@ -74,7 +79,8 @@ class Pixels:
             picture_HWC = np.pad(picture_HWC, (*around, (0, 0)), constant_values=self.fill)
         rounded = round if self.centre == "round" else int
         top, left = (rounded((have - want) / 2) for have, want in zip(picture_HWC.shape[:2], self.size, strict=True))
-        return picture_HWC[top : top + self.size[0], left : left + self.size[1]]
+        cropped_HWC = picture_HWC[top : top + self.size[0], left : left + self.size[1]]
+        return np.ascontiguousarray(cropped_HWC.transpose(2, 0, 1))
 
 
 @dataclass(frozen=True)

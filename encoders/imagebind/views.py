@@ -41,17 +41,25 @@ class ImagePixels(Profiled):
             MediaError: damaged or too large; with profile "reference", longer than MAX_ASPECT times its short side.
         """
         picture = decode_image(media)
-        square = centre(picture.as_stored()) if self.exact else centre(middle(picture.rgb(at_least=DECODE_SIDE)))
-        return {"image": np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))}
+        if self.exact:
+            return {"image": centre(resized(picture.as_stored()))}
+        resized_HWC = resized(middle(picture.rgb(at_least=DECODE_SIDE)))
+        picture.keep(resized_HWC)
+        return {"image": centre(resized_HWC)}
 
 
-def centre(image: Image.Image) -> Image.Image:
-    """The centre, 224 x 224, of an RGB image of any size once its short side is 224."""
+def resized(image: Image.Image) -> np.ndarray:
+    """An RGB image of any size as uint8 (H, W, 3), its short side 224."""
     short, long = sorted(image.size)
     _check_aspect(long, short)
     size = (SIDE, long_side(long, short)) if image.width <= image.height else (long_side(long, short), SIDE)
-    left, top = (round((side - SIDE) / 2) for side in size)  # halves to the even number
-    return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + SIDE, top + SIDE))
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+
+
+def centre(image_HWC: np.ndarray) -> np.ndarray:
+    """The centre of it, (3, 224, 224)."""
+    top, left = (round((side - SIDE) / 2) for side in image_HWC.shape[:2])  # halves to the even number
+    return np.ascontiguousarray(image_HWC[top : top + SIDE, left : left + SIDE].transpose(2, 0, 1))
 
 
 def _check_aspect(long: int, short: int) -> None:

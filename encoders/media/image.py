@@ -39,6 +39,7 @@ class Picture:
     def __init__(self, source: bytes | Image.Image) -> None:
         self._source = source
         self._decoded: dict[int, Image.Image] = {}  # by the factor it was shrunk by while decoding
+        self._small: Image.Image | None = None
         image = open_picture(source) if isinstance(source, bytes) else source
         self._turn = _UPRIGHT.get(_orientation(image))
         self.width, self.height = _turned(image.size, self._turn)
@@ -73,8 +74,16 @@ class Picture:
         except DAMAGED as error:
             raise _damaged(image, error) from error
 
+    def keep(self, small_HWC: np.ndarray) -> None:
+        """Take note of what `rgb` was resized to, uint8 (H, W, 3), for `smallest`; of another shape it is passed over."""
+        height, width = small_HWC.shape[:2]
+        if abs(width * self.height - height * self.width) <= max(self.width, self.height):  # a pixel, by rounding
+            self._small = Image.fromarray(small_HWC)
+
     def smallest(self, at_least: int) -> Image.Image:
-        """Like `rgb`, but whatever is decoded already and large enough is taken first."""
+        """Like `rgb`, but what was resized or decoded already and is large enough is taken first."""
+        if self._small is not None and min(self._small.size) >= at_least:
+            return self._small
         enough = [f for f in self._decoded if f <= self._factor(at_least)]
         return self._decoded[max(enough)] if enough else self.rgb(at_least)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from sample_media import picture, picture_file
 
+from encoders.clip.pixels import Pixels
 from encoders.errors import DecodeError, TooLargeError
+from encoders.imagebind.views import ImagePixels
 from encoders.media.image import centre_square, decode_image, describe_image
 
 # Pillow's remarks on files that are damaged or large on purpose.
@@ -141,3 +145,29 @@ def test_facts_tell_size_and_type_and_show_the_picture() -> None:
     hardest = describe_image(decode_image(noise)).preview
     assert hardest is not None
     assert len(hardest) <= 6 * 1024
+
+
+@pytest.mark.parametrize(
+    ("size", "preprocess"),
+    [
+        ((1600, 1200), ImagePixels()),
+        ((1200, 1600), Pixels((224, 224), (224, 224))),
+        ((1600, 1200), Pixels((224, 224), (224, 224), mode="squash")),
+        ((9000, 20), ImagePixels()),
+        ((1600, 1200), Pixels((64, 64), (64, 64))),
+    ],
+    ids=["shrunk", "upright", "squashed", "strip", "smaller than a preview"],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_preview_shows_the_whole_picture_whatever_was_made_of_it_before(
+    size: tuple[int, int], preprocess: Callable[[Any], object], orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = picture_file("JPEG", Image.fromarray(picture(*size)), exif=exif)
+    prepared, untouched = decode_image(file), decode_image(file)
+    preprocess(prepared)
+    shown, expected = (describe_image(each).preview for each in (prepared, untouched))
+    assert shown is not None and expected is not None
+    levels, wanted = (np.asarray(Image.open(io.BytesIO(each))).astype(int) for each in (shown, expected))
+    assert levels.shape == wanted.shape and np.abs(levels - wanted).mean() < 8
