@@ -1,4 +1,4 @@
-"""Files of other machines, kept here. In: a URI. Out: a local path, read once however many processes ask.
+"""What took long, kept here. In: a URI. Out: a local path, read once however many processes ask; what was found in a file.
 
 The folder is `BINDERY_CACHE`, by default `~/.cache/bindery`; everything in it may be deleted at any time.
 """
@@ -12,8 +12,8 @@ import os
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ CHUNK = 1 << 20  # bytes
 TIMEOUT_S = 60.0  # without a byte
 ATTEMPTS = 5  # in a row that bring nothing
 TELL_EVERY = 256 << 20  # bytes
+SETTLED_S = 2.0  # a file that is younger may change again without its times telling
 RANGE_NOT_SATISFIABLE, PARTIAL_CONTENT = 416, 206
 
 
@@ -62,6 +63,29 @@ def local_copy(uri: str) -> Path:
                 filesystem.get_file(name, str(part))
                 part.replace(path)
     return path
+
+
+def remembered(path: Path, question: str, answer: Callable[[], str]) -> str:
+    """What was found in a local file, asked for once as long as the file stays as it is: its size, time and place on the disk.
+
+    Args:
+        path: of the file.
+        question: what else the answer depends on.
+        answer: a line of text; looks into the file.
+    """
+    at = path.stat()
+    key = hashlib.sha256(f"{path.absolute()}\n{at.st_size} {at.st_mtime_ns} {at.st_ino}\n{question}".encode()).hexdigest()[:32]
+    kept = cache_folder() / "found" / key
+    with suppress(OSError):
+        return kept.read_text()
+    found = answer()
+    if time.time() - at.st_mtime > SETTLED_S:
+        with suppress(OSError):  # a folder that cannot be written to costs time, and no more
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = _beside(kept, f".{os.getpid()}")
+            part.write_text(found)
+            part.replace(kept)
+    return found
 
 
 def fetch(url: str, path: Path, size: int | None = None, sha256: str = "") -> Path:

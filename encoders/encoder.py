@@ -7,8 +7,10 @@ B batch, D dimension of the space.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,11 +22,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from encoders.cache import remembered
 from encoders.errors import SpaceError
 from encoders.media.types import Facts, Media
 from encoders.onnx_tower import SUFFIX as ONNX
 from encoders.onnx_tower import OnnxTower
-from encoders.weights import Weights, fingerprint, uninitialised
+from encoders.weights import FINGERPRINTS, Weights, fingerprint, uninitialised
 
 ENTRY_POINT_GROUP = "bindery.encoders"
 
@@ -161,7 +164,15 @@ class Encoder:
 
 
 def _named(encoder: Encoder) -> str:
-    return fingerprint(encoder.state(), encoder.architecture, encoder.settings, encoder.assets)
+    def named() -> str:
+        return fingerprint(encoder.state(), encoder.architecture, encoder.settings, encoder.assets)
+
+    path = encoder.weights.path() if encoder.weights is not None and encoder.weights.uri else None
+    if path is None or not path.is_file():  # of a folder nothing tells that what lies in it has changed
+        return named()
+    assets = {name: hashlib.sha256(content).hexdigest() for name, content in encoder.assets.items()}
+    question = [FINGERPRINTS, encoder.architecture, encoder.settings, assets, vars(encoder.weights)]
+    return remembered(path, json.dumps(question, sort_keys=True), named)
 
 
 Factory = Callable[..., Encoder]

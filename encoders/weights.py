@@ -30,6 +30,7 @@ DTYPES: Mapping[Dtype, torch.dtype] = {  # that weights may be stored in
     "bfloat16": torch.bfloat16,
 }
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+FINGERPRINTS = 1  # rises when `fingerprint` comes to another one for the same encoder
 NAMED_AT_MOST = 3  # of the entries that do not fit, in a message
 _DTYPE_NAMES = {  # as safetensors spells them
     torch.float64: "F64",
@@ -66,17 +67,28 @@ class Weights:
         Raises:
             SpaceError: the file is missing or is not of its format.
         """
+        path = self.path()
         try:
-            path = local_copy(self.uri)
             if PurePosixPath(self.uri.partition("?")[0]).suffix in TORCH_SUFFIXES:
                 return self._read_torch(path)
             with safe_open(path, framework="pt") as file:
                 names = [name for name in file.keys() if not name.startswith(self.others)]  # noqa: SIM118 - no mapping
                 return {name: file.get_tensor(name) for name in names}
-        except FileNotFoundError as error:
-            raise SpaceError(f"the weights {self.uri} are not there; put the file back, or save the space again") from error
         except SafetensorError as error:
             raise SpaceError(f"{self.uri} is not a readable safetensors file: {error}; save the space again") from error
+
+    def path(self) -> Path:
+        """Of the file, or of this machine's copy of it.
+
+        Raises:
+            SpaceError: the file is missing.
+        """
+        try:
+            path = local_copy(self.uri)
+            path.stat()
+            return path
+        except FileNotFoundError as error:
+            raise SpaceError(f"the weights {self.uri} are not there; put the file back, or save the space again") from error
 
     def _read_torch(self, path: Path) -> dict[str, torch.Tensor]:
         mapped = zipfile.is_zipfile(path)  # files older than torch 1.6 cannot be

@@ -110,7 +110,7 @@ def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:
     Raises:
         OSError: nothing became free.
     """
-    task: Any = ray.remote(_nothing)
+    task: Any = ray.remote(lambda: None)  # sent by value: to find a function of this module a worker would import torch, too
     asked = {task.options(num_cpus=1).remote(): "CPU"}
     if gpus:
         asked[task.options(num_cpus=0, num_gpus=1).remote()] = "whole GPU"
@@ -127,10 +127,6 @@ def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:
             f"no node of the cluster had a free {' or a free '.join(asked[one] for one in late)} within {wait_s:.0f} s: other "
             "jobs hold them all, or no node could be added. Nothing is lost: run the same command again when there is room"
         )
-
-
-def _nothing() -> None:
-    """Runs where there is room."""
 
 
 def check_workers(encoders: Iterable[Encoder]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.cache import cache_folder, digest_of, download, fetch, local_copy
+from encoders.cache import cache_folder, digest_of, download, fetch, local_copy, remembered
 from encoders.errors import SpaceError
 
 MEGABYTE = 1 << 20
@@ -197,3 +197,36 @@ def test_a_cache_that_cannot_be_written_to_is_a_named_error(
     monkeypatch.setenv("BINDERY_CACHE", str(tmp_path / "file"))
     with pytest.raises(SpaceError, match=re.escape("set BINDERY_CACHE to a folder that can")):
         local_copy(f"{http_folder.url}/a.safetensors")
+
+
+def test_what_was_found_in_a_file_is_asked_for_again_once_the_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BINDERY_CACHE", str(tmp_path / "cache"))
+    file, asked = tmp_path / "weights", []
+
+    def answer() -> str:
+        asked.append(file.read_text())
+        return asked[-1]
+
+    file.write_text("one")
+    assert [remembered(file, "?", answer) for _ in range(2)] == ["one"] * 2
+    assert len(asked) == 2, "a file this young may change within one tick of its clock"
+    os.utime(file, (1, 1))
+    assert [remembered(file, "?", answer) for _ in range(2)] == ["one"] * 2
+    assert remembered(file, "another question", answer) == "one"
+    assert len(asked) == 4
+    file.write_text("two")
+    assert remembered(file, "?", answer) == "two"
+    other = tmp_path / "other"
+    other.write_text("six")
+    os.utime(other, (1, 1))
+    other.replace(file)  # of the same size and time as the first one
+    assert remembered(file, "?", answer) == "six"
+
+
+def test_a_cache_that_cannot_be_written_to_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    os.utime(tmp_path / "file", (1, 1))
+    monkeypatch.setenv("BINDERY_CACHE", str(tmp_path / "file"))
+    assert remembered(tmp_path / "file", "?", lambda: "found") == "found"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import torch
 from hf_models import save_tokenizer
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sample_media import SAME
 
 from encoders.encoder import build_encoder, small_settings
@@ -216,6 +217,26 @@ def test_an_architecture_of_the_list_takes_a_checkpoint_of_any_layout(tiny_arch:
         np.testing.assert_allclose(space.embed("image", pictures()), wanted.embed("image", pictures()), rtol=0, atol=SAME)
         np.testing.assert_allclose(space.embed("text", TEXTS), wanted.embed("text", TEXTS), rtol=0, atol=SAME)
         assert load_space(space.uri).fingerprint == space.fingerprint
+
+
+def test_an_encoder_is_named_once_as_long_as_its_weights_stay_as_they_are(
+    folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same under each of the towers of a file, and no longer when a weight changes under the same name."""
+    monkeypatch.setenv("BINDERY_CACHE", str(tmp_path / "cache"))
+    folder = shutil.copytree(folders("clip"), tmp_path / "model")
+    file = folder / "open_clip_model.safetensors"
+    os.utime(file, (1, 1))
+    first = {m: e.fingerprint for m, e in load_space(f"open_clip:{folder}").encoders.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr("encoders.encoder.fingerprint", lambda *_: pytest.fail("it is known"))
+        again = {m: e.fingerprint for m, e in load_space(f"open_clip:{folder}").encoders.items()}
+    assert again == first and len(set(first.values())) == len(first)
+    state = load_file(file)
+    state["visual.conv1.weight"][0, 0, 0, 0] += 1
+    save_file(state, file)
+    changed = {m: e.fingerprint for m, e in load_space(f"open_clip:{folder}").encoders.items()}
+    assert changed["image"] != first["image"] and changed["text"] == first["text"]
 
 
 def test_a_tag_is_read_from_the_local_cache_with_the_activation_it_was_trained_with(
