@@ -33,8 +33,15 @@ RANGE_NOT_SATISFIABLE, PARTIAL_CONTENT = 416, 206
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps what it fetched."""
-    return Path(os.environ.get("BINDERY_CACHE") or Path.home() / ".cache" / "bindery")
+    """Where this machine keeps what it fetched.
+
+    Raises:
+        SpaceError: nothing says where.
+    """
+    try:
+        return Path(os.environ.get("BINDERY_CACHE") or Path.home() / ".cache" / "bindery")
+    except RuntimeError as error:  # a container's user whom nobody knows
+        raise SpaceError(f"there is no folder for copies ({error}); set BINDERY_CACHE to one that can be written to") from error
 
 
 def local_copy(uri: str) -> Path:
@@ -75,12 +82,12 @@ def remembered(path: Path, question: str, answer: Callable[[], str]) -> str:
     """
     at = path.stat()
     key = hashlib.sha256(f"{path.absolute()}\n{at.st_size} {at.st_mtime_ns} {at.st_ino}\n{question}".encode()).hexdigest()[:32]
-    kept = cache_folder() / "found" / key
-    with suppress(OSError):
-        return kept.read_text()
+    with suppress(OSError, SpaceError):
+        return (cache_folder() / "found" / key).read_text()
     found = answer()
     if time.time() - at.st_mtime > SETTLED_S:
-        with suppress(OSError):  # a folder that cannot be written to costs time, and no more
+        with suppress(OSError, SpaceError):  # no folder, or one that cannot be written to, costs time and no more
+            kept = cache_folder() / "found" / key
             kept.parent.mkdir(parents=True, exist_ok=True)
             part = _beside(kept, f".{os.getpid()}")
             part.write_text(found)

@@ -230,3 +230,8 @@ def test_a_cache_that_cannot_be_written_to_costs_no_answer(tmp_path: Path, monke
     os.utime(tmp_path / "file", (1, 1))
     monkeypatch.setenv("BINDERY_CACHE", str(tmp_path / "file"))
     assert remembered(tmp_path / "file", "?", lambda: "found") == "found"
+    monkeypatch.delenv("BINDERY_CACHE")
+    monkeypatch.setattr(Path, "home", lambda: Path("~nobody-knows").expanduser())
+    assert remembered(tmp_path / "file", "?", lambda: "found") == "found"
+    with pytest.raises(SpaceError, match="set BINDERY_CACHE"):
+        cache_folder()
