@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
 from urllib.error import HTTPError
 
 import fsspec
@@ -73,25 +74,27 @@ def local_copy(uri: str) -> Path:
 
 
 def remembered(path: Path, question: str, answer: Callable[[], str]) -> str:
-    """What was found in a local file, asked for once as long as the file stays as it is: its size, time and place on the disk.
+    """What was found in a local file, asked for once as long as the file stays as it is: its size, times and place on the disk.
 
     Args:
         path: of the file.
         question: what else the answer depends on.
-        answer: a line of text; looks into the file.
+        answer: a line of ASCII, never empty; looks into the file.
     """
     at = path.stat()
-    key = hashlib.sha256(f"{path.absolute()}\n{at.st_size} {at.st_mtime_ns} {at.st_ino}\n{question}".encode()).hexdigest()[:32]
-    with suppress(OSError, SpaceError):
-        return (cache_folder() / "found" / key).read_text()
+    state = (at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino)  # ctime: what copies and archives cannot set
+    key = hashlib.sha256(f"{path.absolute()}\n{state}\n{question}".encode()).hexdigest()[:32]
+    with suppress(OSError, SpaceError, UnicodeDecodeError):
+        if known := (cache_folder() / "found" / key).read_text("ascii"):  # empty where the machine went down meanwhile
+            return known
     found = answer()
-    if time.time() - at.st_mtime > SETTLED_S:
+    if time.time() - max(at.st_mtime, at.st_ctime) > SETTLED_S:
         with suppress(OSError, SpaceError):  # no folder, or one that cannot be written to, costs time and no more
             kept = cache_folder() / "found" / key
             kept.parent.mkdir(parents=True, exist_ok=True)
-            part = _beside(kept, f".{os.getpid()}")
-            part.write_text(found)
-            part.replace(kept)
+            with NamedTemporaryFile("w", dir=kept.parent, delete=False) as part:
+                part.write(found)
+            Path(part.name).replace(kept)
     return found
 
 

@@ -167,11 +167,14 @@ def _named(encoder: Encoder) -> str:
     def named() -> str:
         return fingerprint(encoder.state(), encoder.architecture, encoder.settings, encoder.assets)
 
-    path = encoder.weights.path() if encoder.weights is not None and encoder.weights.uri else None
-    if path is None or not path.is_file():  # of a folder nothing tells that what lies in it has changed
+    weights = encoder.weights
+    if weights is None or not weights.uri or type(weights).__module__.partition(".")[0] != __package__:
+        return named()  # nothing tells when another program's way to read them changes
+    path = weights.path()
+    if not path.is_file():  # nor, of a folder, when what lies in it does
         return named()
     assets = {name: hashlib.sha256(content).hexdigest() for name, content in encoder.assets.items()}
-    question = [FINGERPRINTS, encoder.architecture, encoder.settings, assets, vars(encoder.weights)]
+    question = [FINGERPRINTS, encoder.architecture, encoder.settings, assets, type(weights).__qualname__, vars(weights)]
     return remembered(path, json.dumps(question, sort_keys=True), named)
 
 

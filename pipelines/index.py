@@ -27,7 +27,7 @@ from pipelines.nearest import rows_by_id
 from pipelines.query import Asked, Query, understand
 from pipelines.rejects import valid_rejects
 from pipelines.snapshot import Snapshot, Stats
-from pipelines.table import VECTOR, check_space, open_table, open_to_search, table_uri, vectors_of
+from pipelines.table import VECTOR, check_space, open_table, table_uri, vectors_of
 from pipelines.zero_shot import best_labels
 
 FRESHNESS_S = 1.0  # a long-lived index sees a commit at most this much later
@@ -46,7 +46,7 @@ def open_index(db: str, table: str = "media", space: Space | str | None = None) 
         ValueError: no such table, one that is not Bindery's, or (SpaceError) one of another space, or the space is not found.
     """
     uri = table_uri(db, table)
-    dataset = open_to_search(uri)
+    dataset = open_table(uri)
     if dataset is None:
         raise ValueError(f"there is no table {table!r} in {db}; `bindery embed CORPUS --db {db} --table {table}` makes it")
     metadata = {k.decode(): v.decode() for k, v in (dataset.schema.metadata or {}).items()}
@@ -182,13 +182,13 @@ class Index:
         wanted = _wanted(snapshot.columns, columns)
         wish = Wish(self._names(modality), where, k, offset, calibrated, hybrid, diversity, collapse, wanted)
         background = snapshot.background(self.space)
-        asked = understand(queries, self.space, snapshot.dataset, background if centred else None)
+        asked = understand(queries, self.space, snapshot.rings, background if centred else None)
         if not asked:
             return []
         found = self._ranked(snapshot, asked, wish, background, exact)
         return [
             Hits(_with_scores(rows, hits), one.words)
-            for rows, hits, one in zip(_columns(snapshot.dataset, found, wanted), found, asked, strict=True)
+            for rows, hits, one in zip(_columns(snapshot.rings, found, wanted), found, asked, strict=True)
         ]
 
     def zero_shot(
@@ -240,7 +240,7 @@ class Index:
         settings = snapshot.settings if not exact else None
 
         def search(indexed: bool) -> list[Ranked]:
-            return ranked(snapshot.dataset, asked, wish, settings if indexed else None, background, indexed)
+            return ranked(snapshot.rings, asked, wish, settings if indexed else None, background, indexed)
 
         return despite_damage(self.uri, search) if snapshot.indexed else search(False)
 

@@ -17,7 +17,7 @@ from pipelines.background import Background, measure
 from pipelines.damage import rows_where
 from pipelines.filters import is_in
 from pipelines.nearest import EXACT_VALUES, SearchSettings, unindexed_rows
-from pipelines.table import VECTOR, check_space, open_to_search, table_id, uri_of
+from pipelines.table import VECTOR, check_space, open_table, table_id, through_rings
 
 UNINDEXED_SHARE = 0.01  # above it searches get slow, and somebody should be told
 GROWTH = 2  # the background is measured anew when the table has so many times as many rows
@@ -62,6 +62,11 @@ class Snapshot:
         self._turn = threading.Lock()
 
     @cached_property
+    def rings(self) -> Any:
+        """The same dataset, for what reads single rows from all over it."""
+        return through_rings(self.dataset)
+
+    @cached_property
     def rows(self) -> int:
         """Rows of the table."""
         return int(self.dataset.count_rows())
@@ -94,7 +99,7 @@ class Snapshot:
         self._told = True
         what = "are not in its vector index" if self.settings is not None else "have no vector index"
         warnings.warn(
-            f"{slow:,} of {self.rows:,} rows of {uri_of(self.dataset)} {what}, so a search compares them one by one; "
+            f"{slow:,} of {self.rows:,} rows of {self.dataset.uri} {what}, so a search compares them one by one; "
             "`bindery optimize` brings it up to date",
             stacklevel=4,
         )
@@ -140,8 +145,8 @@ class Snapshot:
             return self
         newest = self.dataset.checkout_version(self.dataset.latest_version)
         if table_id(newest) != table_id(self.dataset):
-            another: Any = open_to_search(uri_of(newest))  # nothing is remembered of it
-            check_space(another, space, uri_of(newest))
+            another: Any = open_table(newest.uri)  # nothing is remembered of it
+            check_space(another, space, newest.uri)
             return Snapshot(another)
         return Snapshot(newest, self._background, self._told)
 

@@ -137,21 +137,19 @@ def _train(
     kind = kind if dim % 8 == 0 else WHOLE
     options = {"num_bits": 1} if kind == COARSE else {}
     partitions = _partitions(dataset, rows)
-    settings = SearchSettings(kind, partitions, target, 0, {f"{ANY} > {ANY}": Way(partitions, REFINE[-1])})
+    interim = new = SearchSettings(kind, partitions, target, 0, {f"{ANY} > {ANY}": Way(partitions, REFINE[-1])})
     if known is not None:
-        share = max(1.0, 2 * partitions / known.partitions)
+        share = max(1.0, 2 * partitions / known.partitions) if known.worst is not None else 1.0  # else this was broken off once
         ways = {n: replace(w, probes=min(partitions, ceil(share * w.probes)), recall=None) for n, w in known.ways.items()}
-        settings = replace(settings, rows=known.rows, ways=ways, rule=known.rule)
-    _store(uri, check, settings)  # rows and rule are those of the index that is there still, which is not taken for new
+        interim = replace(known, target=target, ways=ways)  # of the index that is there still: it is not taken for the new one
+    _store(uri, check, interim)
     for other in (i.name for i in dataset.describe_indices() if list(i.field_names) == [VECTOR] and i.name != _NAME):
         check()
         _open(uri).drop_index(other)  # of another program: Lance would choose between the two by itself
     check()
-    _open(uri).create_index(
-        VECTOR, kind, name=_NAME, metric="cosine", replace=True, num_partitions=settings.partitions, **options
-    )
+    _open(uri).create_index(VECTOR, kind, name=_NAME, metric="cosine", replace=True, num_partitions=partitions, **options)
     tidied.indices_built.append(_NAME)
-    settings = replace(settings, rows=rows, rule=RULE)
+    settings = replace(new, rows=rows, ways=interim.ways, rule=RULE)
     _store(uri, check, settings)
     return settings
 

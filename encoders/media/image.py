@@ -75,9 +75,10 @@ class Picture:
             raise _damaged(image, error) from error
 
     def keep(self, small_HWC: np.ndarray) -> None:
-        """Take note of what `rgb` was resized to, uint8 (H, W, 3), for `smallest`; of another shape it is passed over."""
+        """Take note of what `rgb` was shrunk to, uint8 (H, W, 3), for `smallest`; enlarged or distorted it is passed over."""
         height, width = small_HWC.shape[:2]
-        if abs(width * self.height - height * self.width) <= max(self.width, self.height):  # a pixel, by rounding
+        same_shape = abs(width * self.height - height * self.width) <= max(self.width, self.height)  # to a pixel
+        if same_shape and width <= self.width:
             self._small = Image.fromarray(small_HWC)
 
     def smallest(self, at_least: int) -> Image.Image:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -212,22 +214,50 @@ def test_what_was_found_in_a_file_is_asked_for_again_once_the_file_has_changed(
     file.write_text("one")
     assert [remembered(file, "?", answer) for _ in range(2)] == ["one"] * 2
     assert len(asked) == 2, "a file this young may change within one tick of its clock"
-    os.utime(file, (1, 1))
+    monkeypatch.setattr("encoders.cache.SETTLED_S", -1.0)
     assert [remembered(file, "?", answer) for _ in range(2)] == ["one"] * 2
     assert remembered(file, "another question", answer) == "one"
     assert len(asked) == 4
-    file.write_text("two")
-    assert remembered(file, "?", answer) == "two"
-    other = tmp_path / "other"
-    other.write_text("six")
-    os.utime(other, (1, 1))
-    other.replace(file)  # of the same size and time as the first one
-    assert remembered(file, "?", answer) == "six"
+    file.write_text("three")
+    assert remembered(file, "?", answer) == "three"
+    for copied in (shutil.copy2, lambda new, old: new.replace(old)):  # of the size and time of what was there
+        (tmp_path / "other").write_text("other")
+        for path in (file, tmp_path / "other"):
+            os.utime(path, (1, 1))
+        assert remembered(file, "?", answer) == "three"
+        time.sleep(0.05)  # a tick of the clock
+        copied(tmp_path / "other", file)
+        assert remembered(file, "?", answer) == "other"
+        file.write_text("three")
+
+
+def test_what_was_kept_by_halves_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINDERY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("encoders.cache.SETTLED_S", -1.0)
+    file = tmp_path / "weights"
+    file.touch()
+    assert remembered(file, "?", lambda: "one") == "one"
+    (kept,) = (tmp_path / "cache" / "found").iterdir()
+    assert kept.read_text() == "one"
+    for damaged in (b"", b"\xff\xfe"):
+        kept.write_bytes(damaged)
+        assert remembered(file, "?", lambda: "two") == "two"
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_many_who_ask_at_once_get_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINDERY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("encoders.cache.SETTLED_S", -1.0)
+    file = tmp_path / "weights"
+    file.touch()
+    with ThreadPoolExecutor(6) as pool:
+        for question in map(str, range(100)):
+            assert set(pool.map(lambda _: remembered(file, question, lambda: question * 30), range(6))) == {question * 30}  # noqa: B023
 
 
 def test_a_cache_that_cannot_be_written_to_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    os.utime(tmp_path / "file", (1, 1))
+    monkeypatch.setattr("encoders.cache.SETTLED_S", -1.0)
     monkeypatch.setenv("BINDERY_CACHE", str(tmp_path / "file"))
     assert remembered(tmp_path / "file", "?", lambda: "found") == "found"
     monkeypatch.delenv("BINDERY_CACHE")

@@ -155,8 +155,9 @@ def test_facts_tell_size_and_type_and_show_the_picture() -> None:
         ((1600, 1200), Pixels((224, 224), (224, 224), mode="squash")),
         ((9000, 20), ImagePixels()),
         ((1600, 1200), Pixels((64, 64), (64, 64))),
+        ((20, 20), ImagePixels()),
     ],
-    ids=["shrunk", "upright", "squashed", "strip", "smaller than a preview"],
+    ids=["shrunk", "upright", "squashed", "strip", "smaller than a preview", "enlarged"],
 )
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_preview_shows_the_whole_picture_whatever_was_made_of_it_before(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import lance
 import pyarrow as pa
 import pytest
 from searchable import make_space, many_rows, write_table
@@ -15,7 +21,8 @@ from pipelines.compaction import Tidied
 from pipelines.index import open_index
 from pipelines.lease import Lease
 from pipelines.ledger import Ledger
-from pipelines.table import table_uri
+from pipelines.storage import has_rings
+from pipelines.table import open_table, table_uri
 from pipelines.vector_index import keep_indices, refresh
 from pipelines.writer import write_items
 
@@ -89,3 +96,46 @@ def test_a_search_goes_on_in_the_version_in_which_it_began(tmp_path: Path) -> No
     assert pa.concat_tables([first, *batches]).num_rows == 40
     time.sleep(1.1)
     assert index.stats().rows == 20
+
+
+def test_a_table_that_is_dropped_and_made_anew_is_another_one_though_its_versions_are_called_the_same(
+    always_fresh: None, tmp_path: Path
+) -> None:
+    """Lance keeps files that it reads through io_uring open, under their names; manifests of many files are such files."""
+    space, uri, index = make_space(tmp_path), table_uri(str(tmp_path / "db"), "media"), None
+    for first, files in ((0, 30), (1000, 25), (2000, 30), (3000, 35)):
+        shutil.rmtree(uri, ignore_errors=True)
+        rows = many_rows(space, first, files)
+        for number in range(files):
+            write_table(tmp_path / "db", rows.slice(number, 1))
+        index = index or open_index(str(tmp_path / "db"))
+        found = index.search("dog", k=100, columns=["item_id"]).to_arrow()["item_id"].to_pylist()
+        assert sorted(found) == sorted(rows["item_id"].to_pylist())
+
+
+def test_a_table_of_very_many_files_is_not_kept_open(tmp_path: Path) -> None:
+    space, uri = make_space(tmp_path), table_uri(str(tmp_path / "db"), "media")
+    write_table(tmp_path / "db", many_rows(space, 0, 1))
+    dataset: Any = open_table(uri)
+    rows = many_rows(space, 1, 1100)
+    lance.write_dataset(rows, dataset, mode="append", max_rows_per_file=1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
+    try:
+        assert len(open_index(str(tmp_path / "db")).search("dog", k=2000)) == 1101
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.skipif(not has_rings(), reason="no io_uring")
+def test_where_the_kernel_grants_fewer_rings_than_lance_asks_for_a_search_goes_without(tmp_path: Path) -> None:
+    space = make_space(tmp_path)
+    write_table(tmp_path / "db", many_rows(space, 0, 400))
+    searched = """
+import sys
+from pipelines import open_index
+index = open_index(sys.argv[1])
+assert len(index.search("dog")) == 10 and "uring" not in index._snapshot().rings.uri
+"""
+    too_many = {**os.environ, "LANCE_URING_QUEUE_DEPTH": "40000"}  # the kernel's most are 32,768
+    subprocess.run([sys.executable, "-c", searched, str(tmp_path / "db")], check=True, env=too_many, timeout=120)
