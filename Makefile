@@ -13,7 +13,7 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3 pyt
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow chaos lint demo-space lock clean
+.PHONY: help setup demo test test-slow test-long chaos lint demo-space lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,7 +30,10 @@ test: $(READY) ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow" --ignore tests/encoders
 
 test-slow: $(READY) ## the slow tests alone: minutes each
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m "slow and not long"
+
+test-long: $(READY) ## those that take longest: trainings, a lease that runs out
+	@$(BIN)/python -m pytest -m long
 
 POINTS ?= 200
 SEED ?= 1

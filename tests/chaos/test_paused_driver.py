@@ -38,7 +38,7 @@ sys.exit(main())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.mark.parametrize("where", [pytest.param("local", marks=pytest.mark.long), pytest.param("s3", marks=pytest.mark.s3)])
 def test_a_driver_stopped_past_its_lease_neither_loses_nor_doubles(
     where: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

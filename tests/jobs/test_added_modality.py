@@ -174,6 +174,7 @@ def test_the_laws_of_every_encoder_hold_for_it(touch: Any, tmp_path: Path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_touch_is_bound_to_pictures_embedded_and_found_by_words_that_it_never_met(installed: Path, tmp_path: Path) -> None:
     make = str(EXAMPLE / "make_pairs.py")
     run(make, "--scenes", "1600", "--out", f"{tmp_path}/pairs", path=installed)

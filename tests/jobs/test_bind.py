@@ -86,6 +86,7 @@ def test_bad_pairs_are_dropped_and_named_images_are_embedded_once_and_the_space_
     assert {"audio.safetensors", "image.safetensors", "text.safetensors"} <= {p.name for p in (corpus / "second").iterdir()}
 
 
+@pytest.mark.long
 def test_a_tower_starts_from_the_space_by_adapters_from_the_image_tower_or_gets_a_new_head(
     corpus: Path, ray_local: None
 ) -> None:
@@ -130,7 +131,7 @@ def curve(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(1200)  # three trainings on Ray
-@pytest.mark.parametrize("victim", ["driver", "worker"])
+@pytest.mark.parametrize("victim", [pytest.param("driver", marks=pytest.mark.long), "worker"])
 def test_a_killed_training_goes_on_to_the_same_learning_curve(corpus: Path, victim: str, tmp_path: Path) -> None:
     flags = [
         "--pairs",

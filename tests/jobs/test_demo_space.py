@@ -71,6 +71,7 @@ def test_sound_and_motion_find_each_other_although_they_never_met(held_out: Samp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_short_binding_aligns_sound_with_words_and_does_not_when_its_pairs_are_shuffled(
     demo: Space, files: Path, tmp_path: Path, ray_local: None
 ) -> None:
