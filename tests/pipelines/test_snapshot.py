@@ -21,7 +21,6 @@ from pipelines.compaction import Tidied
 from pipelines.index import open_index
 from pipelines.lease import Lease
 from pipelines.ledger import Ledger
-from pipelines.storage import has_rings
 from pipelines.table import open_table, table_uri
 from pipelines.vector_index import keep_indices, refresh
 from pipelines.writer import write_items
@@ -127,7 +126,6 @@ def test_a_table_of_very_many_files_is_not_kept_open(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-@pytest.mark.skipif(not has_rings(), reason="no io_uring")
 def test_where_the_kernel_grants_fewer_rings_than_lance_asks_for_a_search_goes_without(tmp_path: Path) -> None:
     space = make_space(tmp_path)
     write_table(tmp_path / "db", many_rows(space, 0, 400))
