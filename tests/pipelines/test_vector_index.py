@@ -262,7 +262,7 @@ def test_a_query_in_a_batch_finds_as_much_as_alone_though_the_way_of_another_cos
     batch = [{"vector": vector} for vector in [*queries("image", 1, space.dim), *asked]]
     together = [hits.to_arrow()["similarity"].to_numpy() for hits in index.search_many(batch, **how)[1:]]
     alone = [index.search(vector=vector, **how).to_arrow()["similarity"].to_numpy() for vector in asked]
-    assert np.mean(together) >= np.mean(alone) - 1e-4
+    assert np.mean(together) >= np.mean(alone) - 0.005, "an index trained by chance: .0004 were seen, and .03 where none moves"
 
 
 def test_where_a_bit_a_dimension_is_not_enough_the_vectors_themselves_are_taken_and_kept(
