@@ -1,10 +1,10 @@
 """What a user would write instead of Bindery. In: PEER FOLDER LANCE SPACE. Out: a Lance dataset of uri and vector.
 
-Each is the program that the library's own documentation teaches for this work, with the same tower and batch size, and with a
-worker a core: Ray Data reads pictures, resizes them in a `map`, and embeds in a pool of actors; Daft downloads, decodes,
-resizes and calls a batch UDF of a class; PyTorch's DataLoader decodes in worker processes and one loop embeds. Every picture
-becomes 224 x 224 pixels by a bicubic (Daft: its own) filter. None of them looks at what is there already, rejects bad files, or
-survives a crash. Run by benchmarks/peers.py.
+Each is the program that the library's own documentation teaches for this work, with the same tower (a forward of the module in
+inference mode) and batch size, and with a worker a core: Ray Data reads pictures, resizes them in a `map`, and embeds in a pool
+of actors; Daft downloads, decodes, resizes and calls a batch UDF of a class; PyTorch's DataLoader decodes in worker processes
+and one loop embeds. Every picture becomes 224 x 224 pixels by a bicubic (Daft: its own) filter. None of them looks at what is
+there already, rejects bad files, or survives a crash. Run by benchmarks/peers.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from encoders.embedder import Embedder
+from benchmarks.plain_tower import PlainTower
 from encoders.space import load_space
 
 BATCH, SIDE = 32, 224
@@ -34,12 +34,13 @@ class Tower:
 
     def __init__(self, space: str, threads: int = 1) -> None:
         torch.set_num_threads(threads)
-        self._embedder = Embedder(load_space(space).encoder("image"), BATCH)
-        (self._feature,) = load_space(space).encoder("image").features
+        encoder = load_space(space).encoder("image")
+        self._forward = PlainTower(encoder)
+        (self._feature,) = encoder.features
 
     def __call__(self, pixels_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, 224, 224, 3) to float32 (B, D)."""
-        return self._embedder({self._feature: np.ascontiguousarray(pixels_BHWC.transpose(0, 3, 1, 2))})
+        return self._forward({self._feature: np.ascontiguousarray(pixels_BHWC.transpose(0, 3, 1, 2))})
 
 
 def resized(picture: Image.Image) -> np.ndarray:

@@ -22,10 +22,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.plain_tower import PlainTower
 from encoders.embedder import Embedder
 from encoders.imagebind import build
 from encoders.space import load_space
-from pipelines.stages import keep_freed_memory
+from pipelines.heap import keep_freed_memory
+from pipelines.stages import TENSOR_BYTES
 
 SIZES = ((500, 375), (500, 333), (375, 500), (640, 480), (320, 240), (1024, 768), (500, 375), (1600, 1200))
 KINDS = 128  # different pictures, or sounds; more would only fill the disk
@@ -81,27 +83,27 @@ def timed(command: list[str], environment: dict[str, str] | None = None) -> tupl
     return seconds, report
 
 
-def bare_rate(space_uri: str, modality: str, seconds: float, keeping: bool = False) -> float:
+def bare_rate(space_uri: str, modality: str, seconds: float, as_ours: bool = False) -> float:
     """Items a second of the bare forward loop: a process a core, one thread each, the same batch in memory again and again.
 
-    `keeping`: with our actors' way of keeping freed memory, which a plain loop has not.
+    `as_ours`: not the tower as torch runs it, but as our actors do: by oneDNN, and freed memory is kept.
     """
     cores = os.cpu_count() or 1
     with get_context("spawn").Pool(cores) as pool:
-        return sum(pool.starmap(_forward_loop, [(space_uri, modality, seconds, keeping)] * cores, chunksize=1))
+        return sum(pool.starmap(_forward_loop, [(space_uri, modality, seconds, as_ours)] * cores, chunksize=1))
 
 
-def _forward_loop(space_uri: str, modality: str, seconds: float, keeping: bool) -> float:
+def _forward_loop(space_uri: str, modality: str, seconds: float, as_ours: bool) -> float:
     torch.set_num_threads(1)
-    if keeping:
-        keep_freed_memory()
     encoder = load_space(space_uri).encoder(modality)
+    if as_ours:
+        keep_freed_memory(TENSOR_BYTES)
+    forward = Embedder(encoder, BATCH) if as_ours else PlainTower(encoder)
     features = {n: np.zeros((BATCH, *f.shape), f.dtype) + np.ones(1, f.dtype) for n, f in encoder.features.items()}
-    embedder = Embedder(encoder, BATCH)
-    embedder(features)
+    forward(features)
     began, batches = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
-        embedder(features)
+        forward(features)
         batches += 1
     return BATCH * batches / (time.perf_counter() - began)
 

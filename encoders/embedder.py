@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from encoders.batch_rows import room
+from encoders.cpu_products import OneDnnProducts
 from encoders.encoder import Encoder
 from encoders.gpu_tower import GpuTower
 
@@ -15,7 +16,7 @@ INPUT_BYTES = 40 * 1024**2  # of features that go through a tower at once on CPU
 
 
 class Embedder:
-    """A tower held ready: on a GPU in bfloat16 where that is safe (encoders/gpu_tower.py), on CPU in float32.
+    """A tower held ready: on a GPU in bfloat16 where that is safe (encoders/gpu_tower.py), on CPU in float32, by oneDNN.
 
     On CPU `batch_size` items go through it at once, or fewer, as many as hold INPUT_BYTES: the inside of a tower takes many
     times the room of what goes in, and an item of many clips is many inputs. On a GPU as many, up to `batch_size`, as it is
@@ -60,6 +61,6 @@ class Embedder:
     def _forward(self, features: Mapping[str, np.ndarray], start: int, rows: int) -> torch.Tensor:
         chunks = {name: values[start : start + rows] for name, values in features.items()}
         batch = {name: torch.from_numpy(chunk if chunk.flags.writeable else chunk.copy()) for name, chunk in chunks.items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), OneDnnProducts():  # type: ignore[no-untyped-call]
             vectors = self.tower(**{name: values.to(self.device) for name, values in batch.items()})
         return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()

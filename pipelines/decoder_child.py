@@ -27,6 +27,7 @@ from encoders.errors import DecodeError, MediaError
 from encoders.media.types import mime_of
 from encoders.space import Space, load_space
 from pipelines.decoder import Decoded, Probed, Reject, Reply, Source
+from pipelines.heap import keep_freed_memory
 from pipelines.identity import without_signatures
 from pipelines.reach import Reach
 from pipelines.segments import count_parts, parse_cut, segments
@@ -36,6 +37,7 @@ READERS = 8  # concurrent reads ahead of the decoder: object stores answer in te
 RETRY_AFTER_S = (0.5, 2.0, 5.0)
 WATCH_EVERY_S = 2.0
 READ_SHARE = 0.8  # of the time for an item: how long its bytes may take
+PICTURE_BYTES = 32 * 1024**2  # eleven megapixels; the memory of a larger one goes back, as few of them come at once
 STREAMED_BYTES = 64 * 1024**2  # larger files are handed to the decoder as an open file, not as bytes
 
 
@@ -43,6 +45,7 @@ def main() -> None:
     """Serve lists of sources until the pipe closes."""
     fd, space_uri, memory_bytes, item_timeout_s, reach = sys.argv[1:]
     torch.set_num_threads(1)
+    keep_freed_memory(PICTURE_BYTES)
     space, read = load_space(space_uri), partial(_read, reach=Reach.from_json(reach))
     _limit_memory(int(memory_bytes))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

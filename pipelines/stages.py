@@ -6,7 +6,6 @@ B batch, D dimension.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from encoders.encoder import Feature
 from encoders.media.types import Facts
 from encoders.space import load_space
 from pipelines.decoder import Decoded, Decoder, Probed, Reject, Source
+from pipelines.heap import keep_freed_memory
 from pipelines.identity import item_id
 from pipelines.reach import Reach
 from pipelines.table import VECTOR
@@ -45,7 +45,7 @@ _FACTS = {
     "preview": pa.binary(),
 }
 _PLACE = {"_segment": pa.string(), "start_s": pa.float64(), "end_s": pa.float64()}
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+TENSOR_BYTES = 1 << 30  # no tensor of a tower on a CPU is larger
 READ_AHEAD = 64  # sources that may wait while their headers are looked at
 
 
@@ -217,7 +217,7 @@ class DecodeThenEmbed:
 
     def __init__(self, job: Job) -> None:
         torch.set_num_threads(1)
-        keep_freed_memory()
+        keep_freed_memory(TENSOR_BYTES)
         self._decode = Decode(job)
         self._embed = Embed(job)
 
@@ -225,17 +225,6 @@ class DecodeThenEmbed:
         """A block of sources -> batches of rows of the table."""
         for rows in self._decode(todo):
             yield self._embed(rows)
-
-
-def keep_freed_memory() -> None:
-    """Keep what tensors free for the next ones: else each batch's memory goes back to the kernel and comes again, page by page.
-
-    That was a fifth of a tower's time on a CPU. Where the C library is not glibc, nothing is done (mallopt(3)).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _sources(todo: pa.Table, cuts: Mapping[str, str]) -> list[Source]:

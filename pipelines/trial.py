@@ -18,11 +18,12 @@ import torch
 
 from pipelines.cluster import Resources
 from pipelines.forecast import CPU, PRICES, Cost, Forecast, Machine
+from pipelines.heap import keep_freed_memory
 from pipelines.media_rates import one_thread
 from pipelines.plan import Planner
 from pipelines.pools import GPU_ROWS, rows_for_a_gpu
 from pipelines.sample import Sample
-from pipelines.stages import Decode, Embed, Job, keep_freed_memory
+from pipelines.stages import TENSOR_BYTES, Decode, Embed, Job
 
 BUDGET_S = 10.0  # for the decoding of a modality's sample, and again for its tower; what has begun is finished
 PIECE = 16  # sources at once, at most
@@ -60,7 +61,7 @@ def foresee(planner: Planner, job: Job, prices: Sequence[Machine]) -> Forecast:
     plan_s, resources = time.monotonic() - began, Resources.at_hand()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else CPU
     with one_thread():
-        keep_freed_memory()
+        keep_freed_memory(TENSOR_BYTES)
         trial = _Trial(replace(job, batch_size=GPU_ROWS) if device != CPU else job, device) if samples else None
         costs = {modality: trial.cost(sample) for modality, sample in sorted(samples.items()) if trial}
     forecast = Forecast(

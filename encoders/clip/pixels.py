@@ -175,6 +175,6 @@ def resized(picture: Image.Image, size: tuple[int, int], resample: str, backend:
     from torchvision.transforms.v2 import InterpolationMode, functional
 
     mode = InterpolationMode("bicubic" if resample == "lanczos" else resample)  # tensors know no lanczos: as transformers does
-    image_CHW = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    image_CHW = torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # channels last in memory is twice as fast
     resized_CHW = functional.resize(image_CHW, [height, width], interpolation=mode, antialias=True)
     return resized_CHW.permute(1, 2, 0).numpy()  # type: ignore[no-any-return]

@@ -50,7 +50,7 @@ def test_the_centre_starts_at_half_of_what_is_over_and_halves_go_to_the_even_num
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_a_picture_of_any_size_is_what_the_formula_says_in_both_profiles(width: int, height: int) -> None:
+def test_a_picture_of_any_size_is_what_the_formula_says_but_for_a_last_digit_in_bindery(width: int, height: int) -> None:
     pixels = noise(width, height)
     long, short = max(width, height), min(width, height)
     resized = math.floor(224 * long / short)
@@ -58,8 +58,9 @@ def test_a_picture_of_any_size_is_what_the_formula_says_in_both_profiles(width: 
     left, top = (int(np.round((side - 224) / 2)) for side in size)  # numpy rounds halves to even
     whole = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
     wanted = whole[top : top + 224, left : left + 224].transpose(2, 0, 1)
-    for profile in ("reference", "bindery"):
-        np.testing.assert_array_equal(ImagePixels(profile)(pixels)["image"], wanted)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(ImagePixels("reference")(pixels)["image"], wanted)
+    off = np.abs(ImagePixels()(pixels)["image"].astype(int) - wanted)
+    assert off.max() <= 2 and off.mean() < 0.01
     mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     scaled = (wanted / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(deviation, (3, 1, 1))
     np.testing.assert_allclose(reference_input("vision", [pixels, pixels])[1].numpy(), scaled, atol=1e-6)
@@ -71,7 +72,8 @@ def test_the_profiles_differ_in_orientation_transparency_and_16_bit_grey() -> No
     upright = Image.fromarray(picture())
     turned = picture_file("PNG", upright.transpose(Image.Transpose.ROTATE_180), exif=exif)
     np.testing.assert_array_equal(ImagePixels()(turned)["image"], ImagePixels()(upright)["image"])
-    np.testing.assert_array_equal(ImagePixels("reference")(turned)["image"], ImagePixels()(upright)["image"][:, ::-1, ::-1])
+    as_stored = ImagePixels("reference")(turned)["image"]
+    np.testing.assert_allclose(as_stored, ImagePixels()(upright)["image"][:, ::-1, ::-1].astype(int), atol=2)
     clear = picture_file("PNG", Image.new("RGBA", (8, 8), (200, 10, 0, 0)))
     assert ImagePixels()(clear)["image"].min() == 255
     assert [int(channel.max()) for channel in ImagePixels("reference")(clear)["image"]] == [200, 10, 0]
