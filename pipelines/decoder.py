@@ -58,7 +58,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Probed:
+class PartCount:
     """Into how many parts the work on a source is cut."""
 
     parts: int
@@ -76,7 +76,7 @@ class Reject:
     last: bool = True  # whatever segments came before it, none follows
 
 
-Reply = Decoded | Probed | Reject
+Reply = Decoded | PartCount | Reject
 
 
 class DecoderError(OSError):

@@ -26,7 +26,7 @@ from encoders.encoder import Encoder
 from encoders.errors import DecodeError, MediaError
 from encoders.media.types import mime_of
 from encoders.space import Space, load_space
-from pipelines.decoder import Decoded, Probed, Reject, Reply, Source
+from pipelines.decoder import Decoded, PartCount, Reject, Reply, Source
 from pipelines.heap import keep_freed_memory
 from pipelines.identity import without_signatures
 from pipelines.reach import Reach
@@ -88,7 +88,7 @@ def _decode_all(
                 medium.close()
 
 
-def _timed(results: Iterator[Decoded | Probed], read_s: float) -> Iterator[Decoded | Probed]:
+def _timed(results: Iterator[Decoded | PartCount], read_s: float) -> Iterator[Decoded | PartCount]:
     """The results, each with the seconds that it took; the first with those of the read."""
     began = time.perf_counter()
     for result in results:
@@ -105,13 +105,13 @@ def _waited_for(read: Future[bytes | BinaryIO], timeout_s: float) -> bytes | Bin
         raise TimeoutError(f"no answer from the store within {timeout_s:.0f} s; run the same command again") from error
 
 
-def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: list[str]) -> Iterator[Decoded | Probed]:
+def _results(encoder: Encoder, source: Source, medium: bytes | BinaryIO, stage: list[str]) -> Iterator[Decoded | PartCount]:
     """Features and facts of each segment of a source, or of one part of it."""
     stage.append("decode")
     decoded, cut = encoder.decode(medium), parse_cut(source.cut)
     size_bytes = source.size_bytes if source.offset is None else None  # a member of a shard is read whole for each part
     if source.probe:
-        yield Probed(count_parts(cut, decoded, size_bytes))
+        yield PartCount(count_parts(cut, decoded, size_bytes))
         return
     parts = range(count_parts(cut, decoded, size_bytes)) if source.part is None else [source.part]
     for part in parts:

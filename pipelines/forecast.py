@@ -18,9 +18,8 @@ from rich.table import Table
 from pipelines.bottleneck import verdict
 from pipelines.log import in_json, say
 
-# Fitted to runs of benchmarks/plan_fact.py on two cores that other programs shared:
-START_S = 12.5  # of Ray, and of the last commit
-LOADS = 2.5  # processes a core that load the same: an actor, its decoder, and those that write
+# Fitted to runs of benchmarks/plan_fact.py on two cores, slow and shared ones and others three times as fast:
+LOADS = 7.4  # times as long as a decoder a run takes to start: Ray, the actors and their decoders import for most of it, too
 SHARE = 0.85  # of what a core does alone, when all are at work: the driver, Ray, and the memory that they share
 ROW_S = 0.0003  # of a core, a row: through Ray's store and into Lance
 WITHIN_H = 24.0  # machines are counted so that a run ends within these
@@ -131,7 +130,7 @@ class Forecast:
     @property
     def start_s(self) -> float:
         """What a run takes beside its plan and its work."""
-        return START_S + LOADS * self.load_s if self.costs else 0.0
+        return LOADS * self.load_s if self.costs else 0.0
 
     @property
     def work_s(self) -> float:

@@ -64,7 +64,7 @@ class ServiceSettings:
     limits: Limits = field(default_factory=Limits)
 
 
-class Query(BaseModel):
+class SearchBody(BaseModel):
     """What to search for; several things at once are added up, each times its weight."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -82,14 +82,14 @@ class Query(BaseModel):
     previews: bool = Field(False, description="Whether hits carry their small pictures, as data URIs.")
 
 
-class JsonQuery(Query):
+class JsonQuery(SearchBody):
     """A query without files."""
 
     vector: list[float] | None = Field(None, max_length=65_536, description="Of the table's space, of any length but zero.")
     weights: dict[str, float] | None = Field(None, description='By what is weighted, {"text": 0.7}; 1 if not given.')
 
 
-class FormQuery(Query):
+class FormQuery(SearchBody):
     """A query with files; each modality's field stands beside these."""
 
     weights: Json[dict[str, float]] | None = Field(None, description='JSON, by what is weighted: {"text": 0.7}.')
@@ -137,7 +137,7 @@ class Service:
         self._decoding = ThreadPoolExecutor(1, "decode")  # the child takes one list of media at a time
         self._searching = ThreadPoolExecutor(SEARCHERS, "search")
 
-    async def answer(self, query: Query, media: Mapping[str, bytes]) -> Response:
+    async def answer(self, query: SearchBody, media: Mapping[str, bytes]) -> Response:
         """The hits of a query and its files, by modality.
 
         Raises:
@@ -164,7 +164,7 @@ class Service:
         replies = list(self._decoder.decode(sources))
         return {name: _usable(name, reply) for name, reply in zip(media, replies, strict=True)}
 
-    def _search(self, query: Query, decoded: Mapping[str, Any]) -> Hits:
+    def _search(self, query: SearchBody, decoded: Mapping[str, Any]) -> Hits:
         unwanted = ("vector",) if query.previews else ("vector", "preview")
         return self.index.search(
             query.text,

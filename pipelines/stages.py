@@ -21,7 +21,7 @@ from encoders.embedder import Embedder
 from encoders.encoder import Feature
 from encoders.media.types import Facts
 from encoders.space import load_space
-from pipelines.decoder import Decoded, Decoder, Probed, Reject, Source
+from pipelines.decoder import Decoded, Decoder, PartCount, Reject, Source
 from pipelines.heap import keep_freed_memory
 from pipelines.identity import item_id
 from pipelines.reach import Reach
@@ -82,7 +82,7 @@ class Probe:
     def __call__(self, todo: pa.Table) -> pa.Table:
         """Sources -> their parts, `_part` of `_parts`."""
         replies = self._decoder.decode([replace(source, probe=True) for source in _sources(todo, self._cuts)])
-        counts = [reply.parts if isinstance(reply, Probed) else 1 for reply in replies]
+        counts = [reply.parts if isinstance(reply, PartCount) else 1 for reply in replies]
         rows = todo.take(np.repeat(np.arange(len(counts)), counts))
         parts = pa.array([part for count in counts for part in range(count)], pa.int32())
         rows = rows.set_column(rows.schema.get_field_index("_part"), "_part", parts)
@@ -107,7 +107,7 @@ class Decode:
         waiting: list[_Found] = []
         row = ordinal = unread = 0
         for result in self._decoder.decode(sources):
-            assert not isinstance(result, Probed), "nobody asked"
+            assert not isinstance(result, PartCount), "nobody asked"
             waiting.append(_Found(row, ordinal, result))
             row, ordinal = (row + 1, 0) if result.last else (row, ordinal + 1)
             unread += isinstance(result, Reject) and result.stage == "read" and result.error_type not in _ABSENT

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.forecast import CPU, LOADS, PRICES, ROW_S, SHARE, START_S, WITHIN_H, Cost, Forecast, Machine
+from pipelines.forecast import CPU, LOADS, PRICES, ROW_S, SHARE, WITHIN_H, Cost, Forecast, Machine
 
 COST = Cost(
     sources=1_000_000,
@@ -20,7 +20,7 @@ COST = Cost(
 )
 
 
-START = START_S + LOADS * 3.0
+START = LOADS * 3.0
 
 
 def forecast(cost: Cost = COST, **changed: Any) -> Forecast:
