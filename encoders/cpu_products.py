@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -36,8 +37,8 @@ class OneDnnProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _linear(x: torch.Tensor, weight_MK: torch.Tensor, bias_M: torch.Tensor | None = None) -> torch.Tensor | None:
-    """(..., K) -> (..., M)."""
-    if not (x.dtype == weight_MK.dtype == torch.float32 and x.device.type == "cpu" and x.dim() > 1 and x.numel()):
+    """(..., K) -> (..., M); None: torch's own way has to do."""
+    if not _fits(x, weight_MK, bias_M):
         return None
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_MK, bias_M, "none", [], "")  # has no public name
     return product
@@ -56,17 +57,28 @@ def _self_attention(
     mask: torch.Tensor | None = None,
     need_weights: bool = True,
     *_: Any,
-) -> tuple[torch.Tensor, None] | None:
+) -> tuple[torch.Tensor | None, None] | None:
     """What `nn.MultiheadAttention` calls where it can, and hides its products in."""
-    if key_NTK is not query_NTK or value_NTK is not query_NTK or mask is not None or need_weights:
+    to_others = key_NTK is not query_NTK or value_NTK is not query_NTK
+    if to_others or mask is not None or need_weights or not _fits(query_NTK, proj_weight, proj_bias):
         return None
     qkv = _linear(query_NTK, qkv_weight, qkv_bias)
     if qkv is None:
         return None
     q, k, v = qkv.view(*query_NTK.shape[:2], 3, num_head, -1).permute(2, 0, 3, 1, 4)
     attended_NTK = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    out = _linear(attended_NTK, proj_weight, proj_bias)
-    return None if out is None else (out, None)
+    return _linear(attended_NTK, proj_weight, proj_bias), None
+
+
+def _fits(x: torch.Tensor, weight_MK: torch.Tensor, bias_M: torch.Tensor | None) -> bool:
+    """Whether oneDNN gives what torch does: it passes over the strides of a bias, and raises at much that torch takes."""
+    given = [x, weight_MK] if bias_M is None else [x, weight_MK, bias_M]
+    plain = all(type(one) in (torch.Tensor, nn.Parameter) and not one.is_nested for one in given)
+    if not (plain and all((one.layout, one.dtype, one.device.type) == (torch.strided, torch.float32, "cpu") for one in given)):
+        return False
+    fitting = x.dim() > 1 and x.numel() > 0 and weight_MK.dim() == 2 and weight_MK.shape[1] == x.shape[-1]
+    dense = weight_MK.is_contiguous() or weight_MK.t().is_contiguous()
+    return fitting and dense and (bias_M is None or (bias_M.shape == weight_MK.shape[:1] and bias_M.is_contiguous()))
 
 
 _FASTER: dict[Any, Callable[..., Any]] = (

@@ -1,10 +1,11 @@
-"""How the C library holds memory. In: nothing. Out: a process whose freed memory stays its own."""
+"""How the C library holds memory. In: how much of it. Out: a process whose freed memory stays its own."""
 
 from __future__ import annotations
 
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_OLDER_MOST = 32 * 1024**2  # that older versions of glibc take; what is refused leaves them at 128 KiB for good
 
 
 def keep_freed_memory(most_bytes: int) -> None:
@@ -18,5 +19,6 @@ def keep_freed_memory(most_bytes: int) -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, most_bytes)
+        if not mallopt(_M_MMAP_THRESHOLD, most_bytes):
+            mallopt(_M_MMAP_THRESHOLD, min(most_bytes, _OLDER_MOST))
         mallopt(_M_TRIM_THRESHOLD, 2 * most_bytes - 1)
