@@ -4,9 +4,9 @@
 
 Sources a second of `jobs.embed` from files to committed rows, over those of the bare forward loop of the same tower on the same
 cores at the same batch size, a process a core, one before and one after; and over such a loop as our actors run it, by oneDNN
-and keeping freed memory, which shows what decoding takes of the same cores. The start and the end of a run, which do not grow
-with the corpus, are those of the same command over as many sources as a batch holds; the share with them in it is told too.
---check: exit 1 below the thresholds. Files in DIR are used again.
+and keeping freed memory: what is missing there is decoding, on the same cores, and whatever else a run does. The start and the
+end of a run, which do not grow with the corpus, are those of the same command over as many sources as a batch holds; the share
+with them in it is told too. --check: exit 1 below the thresholds. Files in DIR are used again.
 """
 
 from __future__ import annotations

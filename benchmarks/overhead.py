@@ -4,7 +4,7 @@
 
 CPU milliseconds of all processes of `jobs.embed` (driver, Ray, actors, decoding children) per picture: those of many pictures
 less those of few, over their number, so that the start of a run is not among them. From it go the decoding and the forward of
-the same pictures in processes that do nothing else, one a core, which keep freed memory as ours do. The tower costs next to
+the same pictures in processes that do nothing else, one a core, which keep freed memory, too. The tower costs next to
 nothing, so that the rest shows. --check: exit 1 above the threshold.
 """
 

@@ -50,7 +50,7 @@ def test_the_centre_starts_at_half_of_what_is_over_and_halves_go_to_the_even_num
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_a_picture_of_any_size_is_what_the_formula_says_but_for_a_last_digit_in_bindery(width: int, height: int) -> None:
+def test_a_picture_of_any_size_is_what_the_formula_says_and_in_bindery_two_levels_off_at_most(width: int, height: int) -> None:
     pixels = noise(width, height)
     long, short = max(width, height), min(width, height)
     resized = math.floor(224 * long / short)
