@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any, Literal
 
 import numpy as np
@@ -196,15 +196,8 @@ def evaluate(space: Space, sample: Sample, prompts: Prompts | None = None, focus
     """
     modalities = [modality for modality in space.modalities if modality in sample.vectors]
     focused = [pair for pair in permutations(modalities, 2) if not focus or set(pair) & set(focus)]
+    refuse_unshared({m: set(np.flatnonzero(sample.present(m)).tolist()) for m in modalities}, focus)
     retrieval = [one for query, target in focused if (one := _retrieval(space, sample, query, target)) is not None]
-    if not retrieval:
-        there = ", ".join(modalities) or "no modality"
-        what = (
-            f"of {there}, none shares things with {' or '.join(focus)}"
-            if focus
-            else f"no two of {there} are of the same things"
-        )
-        raise SpaceError(f"{what}, so nothing can be compared; check what tells that rows belong together")
     classes = default_prompts(sample.labels, prompts or {}) if "text" in space.modalities else {}
     zero_shot = [
         one
@@ -221,6 +214,26 @@ def evaluate(space: Space, sample: Sample, prompts: Prompts | None = None, focus
         zero_shot=zero_shot,
         uniformity={m: uniformity(vectors) for m, vectors in spread.items() if len(vectors) >= LEAST_ITEMS},
         classes={label: _shares(values) for label, values in sample.labels.items()},
+    )
+
+
+def refuse_unshared(things: Mapping[str, set[int]], focus: Sequence[str]) -> None:
+    """Refuse a sample in which nothing can be compared.
+
+    Args:
+        things: modality -> those that it is there of.
+        focus: as of `evaluate`.
+
+    Raises:
+        SpaceError: no two modalities, one of them in focus, share enough things.
+    """
+    pairs = (pair for pair in combinations(things, 2) if not focus or set(pair) & set(focus))
+    if any(len(things[one] & things[other]) >= LEAST_ITEMS for one, other in pairs):
+        return
+    there = ", ".join(things) or "no modality"
+    what = f"of {there}, none shares things with {' or '.join(focus)}" if focus else f"no two of {there} are of the same things"
+    raise SpaceError(
+        f"{what}, so nothing can be compared; check what tells that rows belong together, and which rows are stale"
     )
 
 

@@ -227,7 +227,7 @@ def _from_directory(uri: str, follow: bool = True) -> Space:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SpaceError(
             f"no space {name!r}: neither a shipped one ({', '.join(list_spaces())}) nor a directory or URI that holds a "
-            "space.json"
+            "space.json, nor a name like imagebind-huge, open_clip:ARCH/TAG or hf:REPO"
         ) from error
     if card.get("format") != FORMAT:
         raise SpaceError(f"{root}/space.json has format {card.get('format')!r}, this program reads {FORMAT}; upgrade bindery")

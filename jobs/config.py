@@ -41,6 +41,10 @@ class Report(Protocol):
     def exit_code(self) -> int:
         """DONE or GATE_FAILED."""
 
+    @property
+    def failures(self) -> Sequence[str]:
+        """What failed, in words, that no line has told yet."""
+
     def to_json(self) -> str:
         """One line of JSON."""
 
@@ -51,6 +55,7 @@ class JsonReport:
 
     values: Mapping[str, Any]
     exit_code: int = DONE
+    failures: Sequence[str] = ()
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -118,6 +123,8 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
             _write(arguments.report, "")  # a place that cannot be written to is found out before the work, not after
         with _sigterm_raises():
             report = job(config)
+        for failure in report.failures:
+            say(failure, logging.ERROR, stage="report", exit_code=report.exit_code)
         with suppress(BrokenPipeError):  # `| head` has read enough
             print(report.to_json(), flush=True)
         if arguments.report:

@@ -99,7 +99,7 @@ def _plan(config: EvaluateConfig, space: Space, control: Space | None) -> dict[s
     about = {"space": space.uri, "license": space.license, "out": config.out, "promote": config.promote}
     if config.pairs:
         return {**about, **plan_pairs([space, *([control] if control else [])], config.pairs, config.labels, config.limit)}
-    return {**about, **plan_items(config.db, config.table, space, config.same, config.labels, config.limit)}
+    return {**about, **plan_items(config.db, config.table, space, config.same, config.labels, config.limit, config.modality)}
 
 
 def _control(uri: str) -> Space:

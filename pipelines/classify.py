@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pyarrow as pa
@@ -24,7 +24,7 @@ from pipelines.identity import canonical_uri
 from pipelines.lease import Lease, held
 from pipelines.ledger import Ledger
 from pipelines.runs import append_run, new_run_id
-from pipelines.table import RESERVED_COLUMNS, SEARCH_COLUMNS, VECTOR, check_space, open_table, table_uri, vectors_of
+from pipelines.table import RESERVED_COLUMNS, SEARCH_COLUMNS, VECTOR, check_space, existing_table, table_uri, vectors_of
 from pipelines.zero_shot import best_labels
 
 BATCH_ROWS = 8192
@@ -71,12 +71,12 @@ class ClassifyReport:
     missing: int = 0  # rows that were to be classified: all of them in a dry run
     dry_run: bool = False
     seconds: float = 0.0
-    exit_code: int = 0
+    exit_code: ClassVar[int] = 0
+    failures: ClassVar[Sequence[str]] = ()
 
     def to_json(self) -> str:
         """One line of JSON."""
-        own = {name: value for name, value in vars(self).items() if name != "exit_code"}
-        return json.dumps({"job": "classify", **own, "rows_written": self.classified.total()})
+        return json.dumps({"job": "classify", **vars(self), "rows_written": self.classified.total()})
 
 
 def classify(settings: ClassifySettings) -> ClassifyReport:
@@ -89,9 +89,7 @@ def classify(settings: ClassifySettings) -> ClassifyReport:
     began, started_at = time.monotonic(), datetime.now(UTC)
     db = canonical_uri(settings.db)
     uri = table_uri(db, settings.table)
-    dataset = open_table(uri)
-    if dataset is None:
-        raise ValueError(f"there is no table {settings.table!r} in {settings.db}: nothing to classify")
+    dataset = existing_table(db, settings.table)
     space = _space_of(dataset, settings, uri)
     _check_columns(dataset, settings, uri)
     text_LD = label_vectors(space, settings.labels, settings.template)

@@ -26,7 +26,7 @@ from pipelines.ledger import Ledger, any_of, in_slices
 from pipelines.purge import Proof, Purged, prove, purge, refuse_pinned, vector_bytes
 from pipelines.rejects import Rejects
 from pipelines.runs import new_run_id
-from pipelines.table import VECTOR, open_table, table_uri
+from pipelines.table import VECTOR, existing_table, open_table, table_uri
 from pipelines.tombstones import TOMBSTONE_COLUMNS, Tombstones
 
 PROVED_SOURCES = 10_000  # of so many the bytes are searched for; the hashes of all are compared
@@ -132,9 +132,7 @@ def delete(settings: DeleteSettings) -> DeleteReport:
     began = time.monotonic()
     db = canonical_uri(settings.db)
     uri = table_uri(db, settings.table)
-    dataset = open_table(uri)
-    if dataset is None:
-        raise ValueError(f"there is no table {settings.table!r} in {settings.db}: nothing to delete")
+    dataset = existing_table(db, settings.table)
     tombstones = Tombstones(table_uri(db, f"{settings.table}__deleted"))
     rejects_uri = table_uri(db, f"{settings.table}__rejects")
     report = DeleteReport(new_run_id(), uri, settings.dry_run, settings.undelete)

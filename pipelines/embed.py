@@ -225,7 +225,8 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     writer.relabel_all()
     progress.say(
         f"{tally.listed:,} sources listed: {tally.unchanged:,} unchanged, {sum(t.rows for t in todo.values()):,} to embed, "
-        f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate",
+        f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate"
+        + (f", {tally.rejected:,} rejected before or in the plan" if tally.rejected else ""),
         stage="plan",
     )
     if todo:

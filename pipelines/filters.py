@@ -58,7 +58,7 @@ def explained(where: str | None, columns: Sequence[str]) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         if where is None:
             raise
-        why = _LANCES_OWN.split(str(error))[0]
+        why = _LANCES_OWN.split(str(error))[0].removeprefix("Invalid user input: ").rstrip(" .")
         raise ValueError(f"where={where!r} cannot be used: {why}; the columns are {', '.join(columns)}") from error
 
 

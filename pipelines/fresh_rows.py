@@ -20,7 +20,7 @@ from encoders.errors import SpaceError
 from encoders.space import Space
 from pipelines.filters import explained
 from pipelines.log import say
-from pipelines.table import VECTOR, check_space, open_table, table_uri, vectors_of
+from pipelines.table import VECTOR, check_space, existing_table, table_uri, vectors_of
 
 TAKE = 1000  # rows that one condition names
 _ADDRESS = "_rowaddr"
@@ -74,9 +74,7 @@ def fresh_rows(db: str, table: str, space: Space, columns: Sequence[str], where:
         ValueError: no such table or column, a condition that is none, or (SpaceError) vectors of another space.
     """
     uri = table_uri(db, table)
-    dataset = open_table(uri)
-    if dataset is None:
-        raise SpaceError(f"there is no table {table!r} in {db}; `bindery embed CORPUS --db {db} --table {table}` makes it")
+    dataset = existing_table(db, table)
     check_space(dataset, space, uri)
     if missing := [name for name in columns if name not in dataset.schema.names]:
         raise SpaceError(f"{uri} has no column {missing[0]!r}; it has {', '.join(dataset.schema.names)}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from encoders.evaluation import refuse_unshared
 from encoders.space import Space
 from pipelines.cluster import Resources
 from pipelines.fresh_rows import fresh_rows
@@ -42,16 +43,20 @@ def plan_pairs(spaces: Sequence[Space], manifest: str, labels: Sequence[str], li
     return {"things": things, "media": media, "tried": tried, **in_all(parts, resources)}
 
 
-def plan_items(db: str, table: str, space: Space, same: str, labels: Sequence[str], limit: int) -> dict[str, Any]:
+def plan_items(
+    db: str, table: str, space: Space, same: str, labels: Sequence[str], limit: int, focus: Sequence[str]
+) -> dict[str, Any]:
     """The rows that `read_items` would take, of each thing one a modality; nothing is embedded but the names of classes.
 
     Raises:
-        ValueError: as `read_items`.
+        ValueError: as `read_items`, and where `evaluate` could compare nothing, with this focus.
     """
     there = fresh_rows(db, table, space, [same, *labels], f"`{same}` IS NOT NULL")
     thing, things = draw_things(there, same, limit)
     taken = {(m, one) for m, one in zip(there.rows["modality"].to_pylist(), thing.tolist(), strict=True) if one >= 0}
     rows = Counter(modality for modality, _ in taken)
+    there_of = {m: {one for modality, one in taken if modality == m} for m in space.modalities if m in rows}
+    refuse_unshared(there_of, focus)
     size = 4 * space.dim * rows.total()
     return {
         "table": there.uri,

@@ -27,7 +27,7 @@ from pipelines.nearest import rows_by_id
 from pipelines.query import Asked, Query, understand
 from pipelines.rejects import valid_rejects
 from pipelines.snapshot import Snapshot, Stats
-from pipelines.table import VECTOR, check_space, open_table, table_uri, vectors_of
+from pipelines.table import VECTOR, check_space, existing_table, open_table, table_uri, vectors_of
 from pipelines.zero_shot import best_labels
 
 FRESHNESS_S = 1.0  # a long-lived index sees a commit at most this much later
@@ -46,9 +46,7 @@ def open_index(db: str, table: str = "media", space: Space | str | None = None) 
         ValueError: no such table, one that is not Bindery's, or (SpaceError) one of another space, or the space is not found.
     """
     uri = table_uri(db, table)
-    dataset = open_table(uri)
-    if dataset is None:
-        raise ValueError(f"there is no table {table!r} in {db}; `bindery embed CORPUS --db {db} --table {table}` makes it")
+    dataset = existing_table(db, table)
     metadata = {k.decode(): v.decode() for k, v in (dataset.schema.metadata or {}).items()}
     if "bindery.space_uri" not in metadata:
         raise SpaceError(

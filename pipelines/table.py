@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from encoders.errors import SpaceError
 from pipelines.identity import canonical_uri, is_local
-from pipelines.storage import has_rings, lance_options
+from pipelines.storage import filesystem, has_rings, lance_options
 
 if TYPE_CHECKING:
     from encoders.space import Space
@@ -126,6 +127,31 @@ def open_table(uri: str) -> Any | None:
         raise OSError(
             f"cannot open table {uri}: check AWS_* or GOOGLE_* in the environment and who may read it ({error})"
         ) from error
+
+
+def existing_table(db: str, table: str) -> Any:
+    """The newest version of a table.
+
+    Raises:
+        ValueError: there is none, or a file lies in its place; it says which there are.
+        OSError: it cannot be read.
+    """
+    dataset = open_table(table_uri(db, table))
+    if dataset is None:
+        there = f", which has {', '.join(names)}" if (names := _tables(db)) else ", nor any other"
+        raise ValueError(
+            f"there is no table {table!r} in {db}{there}; `bindery embed CORPUS --db {db} --table {table}` makes it"
+        )
+    return dataset
+
+
+def _tables(db: str) -> list[str]:
+    """The names of the tables of a database, as far as they can be listed; not those that belong to others."""
+    store, folder = filesystem(db)
+    with suppress(OSError):
+        names = [PurePosixPath(path).name for path in store.ls(folder, detail=False)]
+        return sorted(name.removesuffix(".lance") for name in names if name.endswith(".lance") and "__" not in name)
+    return []
 
 
 def through_rings(dataset: Any) -> Any:

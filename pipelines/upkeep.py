@@ -24,7 +24,7 @@ from pipelines.lease import Lease, held
 from pipelines.ledger import Ledger
 from pipelines.runs import new_run_id
 from pipelines.storage import filesystem
-from pipelines.table import open_table, table_uri
+from pipelines.table import existing_table, open_table, table_uri
 from pipelines.vector_index import keep_indices, missing_indices, refresh, stale_indices
 
 BESIDE = ("rejects", "deleted", "runs")  # `<table>__rejects` and so on are kept up with their table
@@ -115,9 +115,7 @@ def upkeep(settings: UpkeepSettings) -> UpkeepReport:
     began = time.monotonic()
     db, keep, run_id = canonical_uri(settings.db), settings.keep(), new_run_id()
     uri = table_uri(db, settings.table)
-    dataset = open_table(uri)
-    if dataset is None:
-        raise ValueError(f"there is no table {settings.table!r} in {settings.db}: nothing to optimise")
+    dataset = existing_table(db, settings.table)
     failures = []
     if settings.dry_run:
         rows = dataset.count_rows()

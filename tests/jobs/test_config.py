@@ -50,7 +50,7 @@ class TaskConfig:
 def _task(config: TaskConfig) -> JsonReport:
     match config.what:
         case "gate":
-            return JsonReport({"failed": True}, exit_code=GATE_FAILED)
+            return JsonReport({"failed": True}, exit_code=GATE_FAILED, failures=["3 of 4 are bad"])
         case "bad":
             raise ValueError("'bad' is no task; choose another")
         case "away":
@@ -74,6 +74,12 @@ def _run(*argv: str) -> int:
 )
 def test_exit_codes_tell_a_scheduler_what_to_do(what: str, code: int) -> None:
     assert _run(what) == code
+
+
+def test_what_failed_is_told_to_people_too(capsys: Capture) -> None:
+    assert _run("gate") == GATE_FAILED
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == ["error: 3 of 4 are bad"] and json.loads(captured.out) == {"failed": True}
 
 
 def test_bad_flags_end_with_two_and_name_the_flag(capsys: Capture) -> None:

@@ -150,6 +150,19 @@ def test_what_cannot_be_promoted_ends_with_2_before_anything_is_embedded(
     assert not list(Path(production.uri).glob("_bindery*"))
 
 
+def test_a_dry_run_refuses_a_table_in_which_nothing_can_be_compared_in_the_runs_own_words(
+    table: tuple[Space, str], tmp_path: Path, capsys: Capture
+) -> None:
+    space, db = table
+    bound = other_audio(space, tmp_path / "bound")
+    told = []
+    for how in (["--dry-run"], []):
+        assert main([bound.uri, "--db", db, "--same", "scene", "--modality", "audio", *how]) == 2
+        told.append(capsys.readouterr().err.splitlines()[-1])
+    assert told[0] == told[1] and "none shares things with audio" in told[0] and "which rows are stale" in told[0]
+    assert main([bound.uri, "--db", db, "--same", "scene", "--dry-run"]) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -76,8 +76,15 @@ def test_a_table_is_found_wherever_it_lies_with_io_uring_and_without(
         with pytest.raises(ValueError, match="has no item") as refused:
             there.search(item_id="?")
         assert canonical_uri(str(refused.value).partition(" has no item")[0]) == str(copy / "media.lance")
-    with pytest.raises(ValueError, match="there is no table 'media' in nowhere"):
+
+
+def test_where_there_is_no_table_those_that_there_are_are_named(db: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no table 'media' in nowhere, nor any other; `bindery embed"):
         open_index("nowhere")
+    for name in ("media", "films", "films__rejects"):
+        shutil.copytree(db / "media.lance", tmp_path / f"{name}.lance")
+    with pytest.raises(ValueError, match=f"there is no table 'medium' in {tmp_path}, which has films, media; `bindery embed"):
+        open_index(str(tmp_path), table="medium")
 
 
 def test_hits_are_the_nearest_by_cosine_best_first(index: Index, space: Space, rows: pa.Table) -> None:
