@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
@@ -18,7 +19,9 @@ def main(rank: int, count: int, meeting: str, out: str, micro_batch: int) -> Non
         training.run_epoch()
     if rank == 0:
         torch.save(training.state_dict(), out)
+    distributed.barrier()  # nobody hangs up on who is still at it
     distributed.destroy_process_group()
+    os._exit(0)  # gloo's threads sometimes outlive the interpreter's end, which aborts it: "terminate called", seen once
 
 
 if __name__ == "__main__":
