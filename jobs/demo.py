@@ -42,7 +42,7 @@ def demo(config: DemoConfig) -> JsonReport:
     say(f"Embedding it: python -m jobs.embed {media} --db {db}")
     report = embed(EmbedSettings(corpus=str(media), db=str(db)))
     if report.exit_code:
-        return JsonReport({"job": "demo", "failures": report.failures}, report.exit_code)
+        return JsonReport({"job": "demo", "failures": report.failures}, report.exit_code, report.failures)
     index = open_index(str(db))
     answers = take_tour(index, folder / "questions")
     for number, answer in enumerate(answers, 1):
