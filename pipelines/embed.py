@@ -223,10 +223,11 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
         for modality, sources in work.todo.items():
             todo.setdefault(modality, Todo()).add(sources)
     writer.relabel_all()
+    to_embed = sum(one.rows for one in todo.values())
+    rejected = tally.listed - tally.unchanged - to_embed  # before, or while planning
     progress.say(
-        f"{tally.listed:,} sources listed: {tally.unchanged:,} unchanged, {sum(t.rows for t in todo.values()):,} to embed, "
-        f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate"
-        + (f", {tally.rejected:,} rejected before or in the plan" if tally.rejected else ""),
+        f"{tally.listed:,} sources listed: {tally.unchanged:,} unchanged, {to_embed:,} to embed, "
+        f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate" + (f", {rejected:,} rejected" if rejected else ""),
         stage="plan",
     )
     if todo:

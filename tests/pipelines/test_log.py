@@ -33,7 +33,8 @@ def test_a_run_with_json_logs_says_nothing_else_and_names_itself_its_stages_and_
     report, told = json.loads(said.out), lines(said.err)
     assert {line["run_id"] for line in told} == {report["run_id"]}
     assert [line.get("stage") for line in told] == ["list", "plan", "list", "report"]
-    *_, reject, gate = told
+    _, plan, reject, gate = told
+    assert plan["message"].endswith("0 duplicate, 1 rejected")
     assert gate["level"] == "error" and [gate["message"]] == report["failures"]
     assert reject["level"] == "warning" and reject["modality"] == "image" and len(reject["source_id"]) == 32
     assert reject["uri"].startswith("gopher://") and "pa55word" not in said.err
