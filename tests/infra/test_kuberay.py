@@ -95,6 +95,25 @@ def test_the_schemas_find_what_the_operator_refuses(objects: list[dict[str, Any]
     assert len(offences(nightly)) == 2
 
 
+def test_the_schemas_find_what_the_definitions_refuse_or_prune(objects: list[dict[str, Any]]) -> None:
+    (job,) = (one for one in of_kind(objects, "RayJob") if one["metadata"]["name"] == "bindery-embed")
+    both = {"onSuccess": {"policy": "DeleteSelf"}, "onFailure": {"policy": "DeleteNone"}}
+    rule = {"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED", "ttlSeconds": 60}}
+    strategies: list[tuple[dict[str, Any], int]] = [(both, 0), ({"deletionRules": [rule]}, 0)]
+    strategies += [({"onSuccess": both["onSuccess"]}, 1), (both | {"deletionRules": [rule]}, 1)]
+    for condition in ({}, {"jobDeploymentStatus": "Complete"}, {"jobStatus": "FAILED", "jobDeploymentStatus": "Failed"}):
+        strategies.append(({"deletionRules": [rule | {"condition": condition}]}, 1))
+    for strategy, found in strategies:
+        job["spec"]["deletionStrategy"] = strategy
+        assert len(offences(job)) == found
+    del job["spec"]["deletionStrategy"]
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]
+    head["headService"] = {"spec": {"ports": [{"name": "dashboard"}]}}
+    head["template"]["metadata"]["generateName"] = "head-"
+    head["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = 0.5  # where a plain pod may
+    assert len(offences(job)) == 3
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="not compared: kubectl is not installed")
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_kubectl_renders_the_same(folder: Path) -> None:
