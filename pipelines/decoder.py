@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 
 import numpy as np
 
 from encoders.media.types import Facts
 from pipelines.reach import PUBLIC, Reach
+from pipelines.shared_pipe import OwnerEnd
 
 ITEM_TIMEOUT_S = 120.0
 START_TIMEOUT_S = 180.0
@@ -143,7 +142,7 @@ class Decoder:
     def _reply(self) -> Reply:
         try:
             if self._pipe.poll(self._item_timeout_s):
-                return self._pipe.recv()  # type: ignore[no-any-return]
+                return self._pipe.receive()  # type: ignore[no-any-return]
         except (EOFError, OSError):  # OSError: it died in the middle of an answer
             self._pipe.close()
             return self._death()
@@ -175,19 +174,19 @@ class Decoder:
             self._pipe.send(sources)
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "pipelines.decoder_child", str(theirs.fileno()), *self._arguments]
+        self._pipe = OwnerEnd()
+        fds = ",".join(map(str, self._pipe.fds))
+        command = [sys.executable, "-m", "pipelines.decoder_child", fds, *self._arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-        self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
-        theirs.close()
-        self._pipe = Connection(ours.detach())
+        self._child = subprocess.Popen(command, pass_fds=self._pipe.fds, env=environment, stdin=subprocess.DEVNULL)
+        self._pipe.inherited()
         self._ready = False
 
     def _await_ready(self) -> None:
         if self._ready:
             return
         try:
-            if self._pipe.poll(START_TIMEOUT_S) and self._pipe.recv() == "ready":
+            if self._pipe.poll(START_TIMEOUT_S) and self._pipe.receive() == "ready":
                 self._ready = True
                 return
         except EOFError:

@@ -1,6 +1,6 @@
 """The process in which media are read and decoded. In: sources over a pipe. Out: features and facts, or a reject, for each.
 
-Run as `python -m pipelines.decoder_child FD SPACE MEMORY_BYTES ITEM_TIMEOUT_S REACH` by pipelines/decoder.py, which owns it:
+Run as `python -m pipelines.decoder_child FDS SPACE MEMORY_BYTES ITEM_TIMEOUT_S REACH` by pipelines/decoder.py, which owns it:
 whatever a native decoder does to this process, its owner and the owner's tower stay.
 """
 
@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import BinaryIO
 
 import numpy as np
@@ -31,6 +30,7 @@ from pipelines.heap import keep_freed_memory
 from pipelines.identity import without_signatures
 from pipelines.reach import Reach
 from pipelines.segments import count_parts, parse_cut, segments
+from pipelines.shared_pipe import ChildEnd
 from pipelines.storage import INFRASTRUCTURE_ERRORS
 
 READERS = 8  # concurrent reads ahead of the decoder: object stores answer in tens of milliseconds
@@ -43,16 +43,17 @@ STREAMED_BYTES = 64 * 1024**2  # larger files are handed to the decoder as an op
 
 def main() -> None:
     """Serve lists of sources until the pipe closes."""
-    fd, space_uri, memory_bytes, item_timeout_s, reach = sys.argv[1:]
+    fds, space_uri, memory_bytes, item_timeout_s, reach = sys.argv[1:]
     torch.set_num_threads(1)
     keep_freed_memory(PICTURE_BYTES)
     space, read = load_space(space_uri), partial(_read, reach=Reach.from_json(reach))
     _limit_memory(int(memory_bytes))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    with Connection(int(fd)) as pipe, ThreadPoolExecutor(READERS) as readers, suppress(EOFError, BrokenPipeError):
+    end = ChildEnd([int(fd) for fd in fds.split(",")])
+    with end as pipe, ThreadPoolExecutor(READERS) as readers, suppress(EOFError, BrokenPipeError):
         pipe.send("ready")
         while True:  # until the owner closes its end
-            for reply in _decode_all(space, pipe.recv(), partial(readers.submit, read), READ_SHARE * float(item_timeout_s)):
+            for reply in _decode_all(space, pipe.receive(), partial(readers.submit, read), READ_SHARE * float(item_timeout_s)):
                 pipe.send(reply)
 
 

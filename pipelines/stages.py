@@ -254,12 +254,10 @@ def row_bytes(feature: Feature) -> int:
 
 def _to_binary(results: list[Decoded | Reject], name: str, feature: Feature) -> pa.Array:
     """One feature of a batch as fixed-size binary; zeros where there is none."""
-    width = row_bytes(feature)
-    buffer = bytearray(width * len(results))
-    for k, result in enumerate(results):
-        if isinstance(result, Decoded):
-            buffer[k * width : (k + 1) * width] = result.features[name].tobytes()
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(results), [None, pa.py_buffer(buffer)])
+    rows = np.empty((len(results), *feature.shape), feature.dtype)
+    for row, result in zip(rows, results, strict=True):
+        row[...] = result.features[name] if isinstance(result, Decoded) else 0
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(row_bytes(feature)), len(rows), [None, pa.py_buffer(rows)])
 
 
 def _from_binary(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
