@@ -6,6 +6,8 @@ signal after a clean stop: run the same command again; 4 internal error.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import inspect
 import json
 import logging
@@ -129,6 +131,7 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
             print(report.to_json(), flush=True)
         if arguments.report:
             _write(arguments.report, report.to_json() + "\n")
+        _end_soon()
     except ValueError as error:
         return _failed(error, BAD_INPUT)
     except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own SIGTERM handler, while Ray is starting
@@ -140,6 +143,15 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
         say("this is a bug of ours", logging.ERROR, traceback=True, exit_code=INTERNAL)
         return INTERNAL
     return report.exit_code
+
+
+def _end_soon() -> None:
+    """All is said: let the process end without looking for garbage among all that it has imported, nor waiting for Ray."""
+    atexit.register(gc.freeze)
+    if "ray" in sys.modules:  # else nothing was started, and importing it would take longer than a search
+        from pipelines.cluster import end_ray
+
+        atexit.register(end_ray)
 
 
 def refuse_to_overwrite(out: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import torch
 from ray._private import utils as ray_utils
+from ray._private import worker as ray_worker
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from encoders.encoder import Encoder, list_encoders, package_of
@@ -43,6 +44,17 @@ def start_ray() -> None:
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def end_ray() -> None:
+    """End the Ray that this process has started, or leave the cluster that it has joined, of which no more is to be told.
+
+    Ray's own end of a process waits half a second for the last words of workers, and one for its autoscaler, which does not
+    hear that it is to end once the server that it asks is gone.
+    """
+    if ray_worker._global_node is not None:
+        ray_worker._global_node.kill_monitor(check_alive=False)
+    ray.shutdown()
 
 
 class Starting:
