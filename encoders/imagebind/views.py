@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from PIL import Image
 from encoders.errors import TooLargeError
 from encoders.imagebind.clips import CLIP_S, Profiled, clip_starts
 from encoders.media.image import MAX_ASPECT, decode_image, middle
+from encoders.media.shrink import pixels, shrunk
 from encoders.media.types import Media
 from encoders.media.video import Clip, decode_video
 
@@ -47,7 +47,8 @@ class ImagePixels(Profiled):
         picture = decode_image(media)
         if self.exact:
             return {"image": centre(resized(picture.as_stored()))}
-        resized_HWC = _shrunk(np.asarray(middle(picture.rgb(at_least=DECODE_SIDE))), "bicubic")
+        decoded_HWC = pixels(middle(picture.rgb(at_least=DECODE_SIDE)))
+        resized_HWC = shrunk(decoded_HWC, _target(*decoded_HWC.shape[:2]), "bicubic")
         picture.keep(resized_HWC)
         return {"image": centre(resized_HWC)}
 
@@ -102,8 +103,8 @@ class VideoViews(Profiled):
         pairs = clip_frames(max(1, round(clip.duration_s * clip.rate_hz)), clip.rate_hz)
         wanted = sorted({number for pair in pairs for number in pair})
         frames = clip.frames_at([number / clip.rate_hz for number in wanted], at_least=SIDE)
-        shrunk_CHW = (_shrunk(frame, "bilinear").transpose(2, 0, 1) for frame in frames)
-        crops = {number: _crops(frame_CHW) for number, frame_CHW in zip(wanted, shrunk_CHW, strict=True)}
+        shrunk_HWC = (shrunk(torch.from_numpy(frame), _target(*frame.shape[:2]), "bilinear") for frame in frames)
+        crops = {number: _crops(frame.transpose(2, 0, 1)) for number, frame in zip(wanted, shrunk_HWC, strict=True)}
         return _views([(crops[first], crops[last]) for first, last in pairs])
 
 
@@ -122,16 +123,6 @@ def _bilinear(frame_HWC: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) -> float32 (3, H', W') in [0, 1], short side 224, without anti-aliasing."""
     frame_1CHW = torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
     return F.interpolate(frame_1CHW, _target(*frame_HWC.shape[:2]), mode="bilinear", align_corners=False)[0].numpy()
-
-
-def _shrunk(image_HWC: np.ndarray, filtered: Literal["bilinear", "bicubic"]) -> np.ndarray:
-    """uint8 (H, W, 3) -> uint8 (H', W', 3), short side 224, with anti-aliasing.
-
-    torch's kernel for 8 bits and channels last is vectorised; it gives the same levels on any processor.
-    """
-    image_1CHW = torch.from_numpy(np.require(image_HWC, requirements="W")).permute(2, 0, 1)[None]
-    shrunk_1CHW = F.interpolate(image_1CHW, _target(*image_HWC.shape[:2]), mode=filtered, align_corners=False, antialias=True)
-    return shrunk_1CHW[0].permute(1, 2, 0).numpy()
 
 
 def _crops(frame_CHW: np.ndarray) -> list[np.ndarray]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from encoders.media.shrink import pixels, shrunk
+
 LONGEST_SIDE = 128  # pixels
 MAX_PREVIEW_BYTES = 6 * 1024
 PLOT_SIZE = (128, 64)  # pixels
@@ -22,12 +24,14 @@ COLOUR_MAP = np.stack([np.interp(np.linspace(0, 6, 256), np.arange(7), c) for c 
 
 def picture_preview(picture: Image.Image) -> bytes:
     """An RGB picture, shrunk to at most 128 px, as JPEG."""
-    small = picture.copy()
-    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX, reducing_gap=None)
+    scale = LONGEST_SIDE / max(picture.size)
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in (picture.height, picture.width))
+        picture = Image.fromarray(shrunk(pixels(picture), (height, width), "bilinear"))
     data = b""
     for quality in _QUALITIES:
         buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=quality)
+        picture.save(buffer, "JPEG", quality=quality)
         data = buffer.getvalue()
         if len(data) <= MAX_PREVIEW_BYTES:
             break

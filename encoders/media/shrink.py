@@ -1,0 +1,33 @@
+"""Pictures made smaller by torch's kernel for 8 bits, which is vectorised. In: RGB pictures. Out: uint8 arrays.
+
+It gives the same levels on any processor.  H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch.utils.dlpack import from_dlpack
+
+
+def pixels(picture: Image.Image) -> torch.Tensor:
+    """An RGB picture as uint8 (H, W, C): as Pillow holds it, a fourth channel of no meaning, where it lies in one piece.
+
+    Nothing is copied then, so that it must not be written to.
+    """
+    try:
+        return from_dlpack(pa.array(picture).flatten()).view(picture.height, picture.width, 4)
+    except ValueError:  # several pieces
+        return torch.from_numpy(np.array(picture))
+
+
+def shrunk(pixels_HWC: torch.Tensor, size: tuple[int, int], filtered: Literal["bilinear", "bicubic"]) -> np.ndarray:
+    """The first three channels at (height, width), uint8 (height, width, 3), with anti-aliasing."""
+    pixels_1CHW = pixels_HWC.permute(2, 0, 1)[None]
+    shrunk_1CHW = F.interpolate(pixels_1CHW, size, mode=filtered, align_corners=False, antialias=True)
+    return shrunk_1CHW[0].permute(1, 2, 0)[..., :3].numpy()
