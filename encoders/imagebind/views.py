@@ -61,9 +61,9 @@ def resized(image: Image.Image) -> np.ndarray:
 
 
 def centre(image_HWC: np.ndarray) -> np.ndarray:
-    """The centre of it, (3, 224, 224)."""
+    """The centre of the first three channels of it, (3, 224, 224)."""
     top, left = (round((side - SIDE) / 2) for side in image_HWC.shape[:2])  # halves to the even number
-    return np.ascontiguousarray(image_HWC[top : top + SIDE, left : left + SIDE].transpose(2, 0, 1))
+    return np.ascontiguousarray(image_HWC[top : top + SIDE, left : left + SIDE, :3].transpose(2, 0, 1))
 
 
 def _target(height: int, width: int) -> tuple[int, int]:

@@ -6,10 +6,12 @@ import io
 import struct
 
 import numpy as np
+import torch
 from PIL import Image
 
 from encoders.errors import DecodeError, TooLargeError
 from encoders.media.previews import LONGEST_SIDE, picture_preview
+from encoders.media.shrink import pixels
 from encoders.media.types import Facts, Media, read_media
 
 MAX_PIXELS = 150_000_000  # width times height of the file, before any scaling
@@ -39,8 +41,9 @@ class Picture:
     def __init__(self, source: bytes | Image.Image) -> None:
         self._source = source
         self._decoded: dict[int, Image.Image] = {}  # by the factor it was shrunk by while decoding
-        self._small: Image.Image | None = None
-        image = open_picture(source) if isinstance(source, bytes) else source
+        self._small: torch.Tensor | None = None
+        self._opened: Image.Image | None = None
+        image = self._opened = self._open()
         self._turn = _UPRIGHT.get(_orientation(image))
         self.width, self.height = _turned(image.size, self._turn)
         self.mime = Image.MIME.get(image.format) if image.format else None
@@ -75,18 +78,18 @@ class Picture:
             raise _damaged(image, error) from error
 
     def keep(self, small_HWC: np.ndarray) -> None:
-        """Take note of what `rgb` was shrunk to, uint8 (H, W, 3), for `smallest`; enlarged or distorted it is passed over."""
+        """Take note of what `rgb` was shrunk to, uint8 (H, W, C), for `smallest`; enlarged or distorted it is passed over."""
         height, width = small_HWC.shape[:2]
         same_shape = abs(width * self.height - height * self.width) <= max(self.width, self.height)  # to a pixel
         if same_shape and width <= self.width:
-            self._small = Image.fromarray(small_HWC)
+            self._small = torch.from_numpy(np.require(small_HWC, requirements="W"))
 
-    def smallest(self, at_least: int) -> Image.Image:
-        """Like `rgb`, but what was resized or decoded already and is large enough is taken first."""
-        if self._small is not None and min(self._small.size) >= at_least:
+    def smallest(self, at_least: int) -> torch.Tensor:
+        """Like `rgb`, as pixels, but what was shrunk or decoded already and is large enough is taken first."""
+        if self._small is not None and min(self._small.shape[:2]) >= at_least:
             return self._small
         enough = [f for f in self._decoded if f <= self._factor(at_least)]
-        return self._decoded[max(enough)] if enough else self.rgb(at_least)
+        return pixels(self._decoded[max(enough)] if enough else self.rgb(at_least))
 
     def _factor(self, at_least: int | None) -> int:
         if at_least is None or self.mime != "image/jpeg":
@@ -104,7 +107,9 @@ class Picture:
         return rgb if self._turn is None else rgb.transpose(self._turn)
 
     def _open(self) -> Image.Image:
-        return open_picture(self._source) if isinstance(self._source, bytes) else self._source
+        """The picture, its header read; a file's can be decoded once, so that the next one is another."""
+        opened, self._opened = self._opened, None
+        return opened or (open_picture(self._source) if isinstance(self._source, bytes) else self._source)
 
 
 def decode_image(media: Media) -> Picture:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from encoders.media.shrink import pixels, shrunk
@@ -22,12 +23,14 @@ _STOPS = np.array([(13, 8, 64), (84, 20, 122), (152, 45, 110), (214, 82, 75), (2
 COLOUR_MAP = np.stack([np.interp(np.linspace(0, 6, 256), np.arange(7), c) for c in _STOPS.T], 1).round().astype(np.uint8)
 
 
-def picture_preview(picture: Image.Image) -> bytes:
-    """An RGB picture, shrunk to at most 128 px, as JPEG."""
-    scale = LONGEST_SIDE / max(picture.size)
+def picture_preview(pixels_HWC: torch.Tensor) -> bytes:
+    """A picture, uint8 (H, W, C) of which the first three channels are RGB, shrunk to at most 128 px, as JPEG."""
+    height, width = pixels_HWC.shape[:2]
+    scale = LONGEST_SIDE / max(height, width)
     if scale < 1:
-        height, width = (max(1, round(side * scale)) for side in (picture.height, picture.width))
-        picture = Image.fromarray(shrunk(pixels(picture), (height, width), "bilinear"))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        pixels_HWC = torch.from_numpy(shrunk(pixels_HWC, size, "bilinear"))
+    picture = Image.fromarray(pixels_HWC[..., :3].numpy())
     data = b""
     for quality in _QUALITIES:
         buffer = io.BytesIO()
@@ -45,7 +48,7 @@ def map_preview(values: np.ndarray) -> bytes:
     level = (np.where(known, values, low) - low) / max(high - low, 1e-9)
     colours = COLOUR_MAP[(np.clip(level, 0, 1) * 255).astype(np.uint8)]
     colours[~known] = 128
-    return picture_preview(Image.fromarray(colours))
+    return picture_preview(torch.from_numpy(colours))
 
 
 def wave_preview(lowest: np.ndarray, highest: np.ndarray) -> bytes:
@@ -57,7 +60,7 @@ def wave_preview(lowest: np.ndarray, highest: np.ndarray) -> bytes:
     scale = (height / 2 - 2) / max(float(np.abs([lowest, highest]).max()), 1e-4)
     for x, (low, high) in enumerate(zip(lowest, highest, strict=True)):
         draw.line((x, height / 2 - high * scale, x, height / 2 - low * scale), fill=_WAVE)
-    return picture_preview(image)
+    return picture_preview(pixels(image))
 
 
 def series_preview(panels: Sequence[np.ndarray]) -> bytes:
@@ -73,4 +76,4 @@ def series_preview(panels: Sequence[np.ndarray]) -> bytes:
         draw.line((0, (index + 1) * tall - 1, width, (index + 1) * tall - 1), fill=_AXIS)
         for line, colour in zip(y.T, _LINES, strict=True):
             draw.line([(x, float(value)) for x, value in enumerate(line)], fill=colour)
-    return picture_preview(image)
+    return picture_preview(pixels(image))

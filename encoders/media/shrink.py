@@ -16,9 +16,9 @@ from torch.utils.dlpack import from_dlpack
 
 
 def pixels(picture: Image.Image) -> torch.Tensor:
-    """An RGB picture as uint8 (H, W, C): as Pillow holds it, a fourth channel of no meaning, where it lies in one piece.
+    """An RGB picture as uint8 (H, W, C).
 
-    Nothing is copied then, so that it must not be written to.
+    Where it lies in one piece it is not copied, and must not be written to: it has a fourth channel then, which means nothing.
     """
     try:
         return from_dlpack(pa.array(picture).flatten()).view(picture.height, picture.width, 4)
@@ -27,7 +27,7 @@ def pixels(picture: Image.Image) -> torch.Tensor:
 
 
 def shrunk(pixels_HWC: torch.Tensor, size: tuple[int, int], filtered: Literal["bilinear", "bicubic"]) -> np.ndarray:
-    """The first three channels at (height, width), uint8 (height, width, 3), with anti-aliasing."""
+    """uint8 (H, W, C) at (height, width), uint8 (height, width, C), with anti-aliasing."""
     pixels_1CHW = pixels_HWC.permute(2, 0, 1)[None]
     shrunk_1CHW = F.interpolate(pixels_1CHW, size, mode=filtered, align_corners=False, antialias=True)
-    return shrunk_1CHW[0].permute(1, 2, 0)[..., :3].numpy()
+    return shrunk_1CHW[0].permute(1, 2, 0).numpy()

@@ -14,8 +14,8 @@ from typing import Self
 
 import av
 import numpy as np
+import torch
 from av.video.reformatter import Interpolation, VideoReformatter
-from PIL import Image
 
 from encoders.errors import DecodeError, TooLargeError
 from encoders.media.containers import open_container
@@ -229,5 +229,5 @@ def decode_video(media: Media) -> Clip:
 
 def describe_video(clip: Clip) -> Facts:
     """Size, duration, type and a small JPEG of the middle."""
-    preview = picture_preview(Image.fromarray(clip.poster()))
+    preview = picture_preview(torch.from_numpy(clip.poster()))
     return Facts(mime=clip.mime, width=clip.width, height=clip.height, duration_s=clip.duration_s, preview=preview)
