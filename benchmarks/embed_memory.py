@@ -140,10 +140,10 @@ class Watch:
         private = 0
         for process in [self.root, *self.root.children(recursive=True)]:
             try:
-                private += process.memory_full_info().uss
+                private += process.memory_full_info().uss + handed_over_bytes(process)
                 if "MapWorker" in (title := " ".join(process.cmdline())) and "Probe" not in title:
                     self._look_at_actor(process)
-            except (psutil.Error, ProcessLookupError):  # it ended meanwhile
+            except (psutil.Error, ProcessLookupError, FileNotFoundError):  # it ended meanwhile
                 continue
         shared = shared_bytes() - self.before
         self.private, self.shared = max(self.private, private), max(self.shared, shared)
@@ -156,6 +156,14 @@ class Watch:
         if used - used_before > BUSY * (now - before):
             self.worked[actor.pid] = now
         self._cpu[actor.pid] = now, used
+
+
+def handed_over_bytes(child: psutil.Process) -> int:
+    """What a decoding child shares with its actor (pipelines/shared_pipe.py), which is no process's own."""
+    if "decoder_child" not in " ".join(child.cmdline()):
+        return 0
+    files = [file for file in Path(f"/proc/{child.pid}/fd").iterdir() if file.readlink().name.startswith("memfd:arrays")]
+    return sum(512 * file.stat().st_blocks for file in files)
 
 
 def shared_bytes() -> int:
