@@ -113,7 +113,10 @@ def run_job(
         return BAD_INPUT if stop.code else DONE
     warnings.filterwarnings("ignore", _FORK_WARNINGS)
     with log_lines(arguments.log_format):
-        return _run(config_class, job, parser, arguments)
+        code = _run(config_class, job, parser, arguments)
+    if argv is None and code in (DONE, GATE_FAILED):  # the process is the job's own, and has told all
+        _end_soon()
+    return code
 
 
 def _run(config_class: type[Config], job: Callable[[Config], Report], parser: ArgumentParser, arguments: Namespace) -> int:
@@ -131,7 +134,6 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
             print(report.to_json(), flush=True)
         if arguments.report:
             _write(arguments.report, report.to_json() + "\n")
-        _end_soon()
     except ValueError as error:
         return _failed(error, BAD_INPUT)
     except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own SIGTERM handler, while Ray is starting
@@ -146,7 +148,7 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
 
 
 def _end_soon() -> None:
-    """All is said: let the process end without looking for garbage among all that it has imported, nor waiting for Ray."""
+    """Let the process end without looking for garbage among all that it has imported, nor waiting for Ray."""
     atexit.register(gc.freeze)
     if "ray" in sys.modules:  # else nothing was started, and importing it would take longer than a search
         from pipelines.cluster import end_ray

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("LANCE_LOG", "error")
 
 # Of what is imported nothing becomes garbage; looked through after every 700 objects, it takes a fifth longer in each process.
-gc.set_threshold(50_000, *gc.get_threshold()[1:])
+if 0 < gc.get_threshold()[0] < 50_000:
+    gc.set_threshold(50_000, *gc.get_threshold()[1:])
 
 __all__ = ["Hits", "Index", "open_index"]
 

@@ -15,15 +15,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from encoders.media.types import Facts
 from pipelines.reach import PUBLIC, Reach
+from pipelines.replies import Reject, Reply, unpack
 from pipelines.shared_pipe import OwnerEnd
 
 ITEM_TIMEOUT_S = 120.0
 START_TIMEOUT_S = 180.0
 KILLED = "DecoderKilled"
+READY = {"kind": "ready"}  # what a child says first
 MEMORY_BYTES = 4 * 1024**3  # beyond what the child holds at its start
 
 
@@ -40,42 +39,6 @@ class Source:
     cut: str = "whole"  # how it is cut into segments (pipelines/segments.py)
     part: int | None = None  # of the work on a long source; None: all of it
     probe: bool = False  # only ask how many parts there are
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One segment of a source: arrays by feature name, facts, and its place; `last` of its source or part."""
-
-    features: dict[str, np.ndarray]
-    facts: Facts
-    key: str = ""
-    start_s: float | None = None
-    end_s: float | None = None
-    last: bool = True
-    read_s: float = 0.0  # how long its decoder waited for its bytes
-    decode_s: float = 0.0  # and worked on it
-
-
-@dataclass(frozen=True)
-class PartCount:
-    """Into how many parts the work on a source is cut."""
-
-    parts: int
-    last: bool = True
-
-
-@dataclass(frozen=True)
-class Reject:
-    """Why a source has no vector. `expected`: of a kind that bad media cause, not a likely bug of ours."""
-
-    stage: str
-    error_type: str
-    message: str
-    expected: bool
-    last: bool = True  # whatever segments came before it, none follows
-
-
-Reply = Decoded | PartCount | Reject
 
 
 class DecoderError(OSError):
@@ -142,7 +105,7 @@ class Decoder:
     def _reply(self) -> Reply:
         try:
             if self._pipe.poll(self._item_timeout_s):
-                return self._pipe.receive()  # type: ignore[no-any-return]
+                return unpack(*self._pipe.receive())
         except (EOFError, OSError):  # OSError: it died in the middle of an answer
             self._pipe.close()
             return self._death()
@@ -174,19 +137,21 @@ class Decoder:
             self._pipe.send(sources)
 
     def _start(self) -> None:
-        self._pipe = OwnerEnd()
-        fds = ",".join(map(str, self._pipe.fds))
+        pipe = OwnerEnd()
+        fds = ",".join(map(str, pipe.fds))
         command = [sys.executable, "-m", "pipelines.decoder_child", fds, *self._arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-        self._child = subprocess.Popen(command, pass_fds=self._pipe.fds, env=environment, stdin=subprocess.DEVNULL)
-        self._pipe.inherited()
-        self._ready = False
+        try:
+            self._child = subprocess.Popen(command, pass_fds=pipe.fds, env=environment, stdin=subprocess.DEVNULL)
+        finally:
+            pipe.let_go_of_fds()
+        self._pipe, self._ready = pipe, False
 
     def _await_ready(self) -> None:
         if self._ready:
             return
         try:
-            if self._pipe.poll(START_TIMEOUT_S) and self._pipe.receive() == "ready":
+            if self._pipe.poll(START_TIMEOUT_S) and self._pipe.receive()[0] == READY:
                 self._ready = True
                 return
         except EOFError:

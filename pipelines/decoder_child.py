@@ -25,10 +25,11 @@ from encoders.encoder import Encoder
 from encoders.errors import DecodeError, MediaError
 from encoders.media.types import mime_of
 from encoders.space import Space, load_space
-from pipelines.decoder import Decoded, PartCount, Reject, Reply, Source
+from pipelines.decoder import READY, Source
 from pipelines.heap import keep_freed_memory
 from pipelines.identity import without_signatures
 from pipelines.reach import Reach
+from pipelines.replies import Decoded, PartCount, Reject, Reply, pack
 from pipelines.segments import count_parts, parse_cut, segments
 from pipelines.shared_pipe import ChildEnd
 from pipelines.storage import INFRASTRUCTURE_ERRORS
@@ -51,10 +52,10 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     end = ChildEnd([int(fd) for fd in fds.split(",")])
     with end as pipe, ThreadPoolExecutor(READERS) as readers, suppress(EOFError, BrokenPipeError):
-        pipe.send("ready")
+        pipe.send(READY)
         while True:  # until the owner closes its end
             for reply in _decode_all(space, pipe.receive(), partial(readers.submit, read), READ_SHARE * float(item_timeout_s)):
-                pipe.send(reply)
+                pipe.send(*pack(reply))
 
 
 def _end_with(owner: int) -> None:

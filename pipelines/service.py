@@ -28,11 +28,12 @@ from starlette.types import ASGIApp
 
 from encoders.errors import MediaError
 from encoders.space import Space
-from pipelines.decoder import Decoded, Decoder, Reject, Reply, Source
+from pipelines.decoder import Decoder, Source
 from pipelines.door import Door, Limits, Metrics, problem, too_large
 from pipelines.hits import Hits, preview_uri
 from pipelines.identity import without_signatures
 from pipelines.index import open_index
+from pipelines.replies import Decoded, Reject, Reply
 from pipelines.storage import INFRASTRUCTURE_ERRORS
 
 MAX_HITS = 1000

@@ -1,64 +1,71 @@
-"""Arrays from a child to its owner through memory that both see. In: Python objects. Out: equal ones.
+"""Arrays from a child to its owner through memory that both see. In: values that JSON knows, and buffers. Out: the same.
 
 Through a socket the bytes of an array are copied four times, piece by piece. Here the child copies them into one of a few areas
-of an anonymous file (memfd_create(2)) and the owner out of it; only what is left of a pickle whose arrays were taken out of it
-(protocol 5, PEP 574) goes through the socket. An eventfd(2) counts the areas that are free: the child waits while none is.
+of an anonymous file (memfd_create(2)) and the owner out of it; only the values go through the socket, as JSON. In a pipe of
+its own lies a byte for each area that is free: the child waits while none does, and finds out when the owner is gone.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
 import mmap
 import os
-import pickle
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate, cycle
 from multiprocessing.connection import Connection
 from typing import Any
 
 _AREAS = 4
-_AREA_BYTES = 1 << 32  # of addresses: memory is taken as it is written to
+_AREA_BYTES = 1 << 28  # of addresses: memory is taken as it is written to; what is larger goes through the socket
 _ALIGNED = 64  # bytes, as processors fetch them
+_CLOSE_ON_EXEC = 1  # MFD_CLOEXEC of linux/memfd.h
+
+Buffer = bytes | memoryview  # of bytes
 
 
 class OwnerEnd:
-    """The end of the process that starts the child, whose file descriptors `fds` are. One thread at a time may receive."""
+    """The end of the process that starts the child, whose file descriptors are `fds`. One thread at a time may receive."""
 
     def __init__(self) -> None:
+        memory = _anonymous_file(_AREAS * _AREA_BYTES)
         ours, theirs = socket.socketpair()
-        self._socket = Connection(ours.detach())
-        memory = os.memfd_create("arrays")
-        os.ftruncate(memory, _AREAS * _AREA_BYTES)
+        free, freed = os.pipe()
         self._areas = _areas(memory)
-        self._free = os.eventfd(_AREAS, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
-        self.fds = (theirs.detach(), memory, self._free)
+        self._socket, self._freed = Connection(ours.detach()), os.fdopen(freed, "wb", buffering=0)
+        self._freed.write(bytes(_AREAS))
+        self.fds: tuple[int, ...] = (theirs.detach(), memory, free)
 
-    def inherited(self) -> None:
-        """The child has its file descriptors: those that the owner does not need are closed, so that the child's end shows."""
-        for fd in self.fds[:2]:
+    def let_go_of_fds(self) -> None:
+        """The child has its own, or never came: only once they are closed here does it show when it ends."""
+        for fd in self.fds:
             os.close(fd)
+        self.fds = ()
 
     def send(self, message: Any) -> None:
-        """Any object, to `ChildEnd.receive`."""
+        """Any object that can be pickled, to `ChildEnd.receive`."""
         self._socket.send(message)
 
     def poll(self, timeout_s: float) -> bool:
         """Whether there is something to receive, or the child has ended, within so many seconds."""
         return self._socket.poll(timeout_s)
 
-    def receive(self) -> Any:
-        """What the child sent next.
+    def receive(self) -> tuple[dict[str, Any], list[bytearray]]:
+        """The values and the buffers that the child sent next.
 
         Raises:
             EOFError, OSError: the child has ended.
         """
-        sizes, message = self._socket.recv()
-        if not sizes:
-            return pickle.loads(message)  # noqa: S301 - of a child of ours
+        message = json.loads(self._socket.recv_bytes())
+        if not message["shared"]:
+            return message["values"], [bytearray(self._socket.recv_bytes()) for _ in message["sizes"]]
         area = next(self._areas)
-        arrays = [bytearray(area[place]) for place in _places(sizes)]  # copies: the area is written to again
-        os.eventfd_write(self._free, 1)
-        return pickle.loads(message, buffers=arrays)  # noqa: S301
+        buffers = [bytearray(area[place]) for place in _places(message["sizes"])]  # copies: the area is written to again
+        with suppress(BrokenPipeError, ValueError):  # the child has ended, or the owner has closed it meanwhile
+            self._freed.write(b"\0")
+        return message["values"], buffers
 
     @property
     def closed(self) -> bool:
@@ -67,24 +74,25 @@ class OwnerEnd:
 
     def close(self) -> None:
         """Let go of it; what the child sends then fails."""
-        if not self.closed:
-            self._socket.close()
-            os.close(self._free)
+        self._socket.close()
+        self._freed.close()
 
 
 class ChildEnd:
     """The child's end, of the file descriptors that it has inherited. A context, which closes it."""
 
     def __init__(self, fds: Sequence[int]) -> None:
-        end, memory, self._free = fds
-        self._socket = Connection(end)
+        end, memory, free = fds
+        self._socket, self._free = Connection(end), os.fdopen(free, "rb", buffering=0)
         self._areas = _areas(memory)
+        os.close(memory)
 
     def __enter__(self) -> ChildEnd:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+        self._free.close()
 
     def receive(self) -> Any:
         """What the owner sent next.
@@ -94,22 +102,38 @@ class ChildEnd:
         """
         return self._socket.recv()
 
-    def send(self, message: Any) -> None:
-        """Any object; waits while the owner has not received what was sent before.
+    def send(self, values: Mapping[str, Any], buffers: Sequence[Buffer] = ()) -> None:
+        """Values that JSON knows, and buffers; waits while the owner has not received what was sent before.
 
         Raises:
             BrokenPipeError: it has closed its end.
         """
-        taken_out: list[pickle.PickleBuffer] = []
-        pickled = pickle.dumps(message, protocol=5, buffer_callback=taken_out.append)
-        arrays = [one.raw() for one in taken_out]
-        sizes = [array.nbytes for array in arrays]
-        if arrays:
-            os.eventfd_read(self._free)
+        sizes = [len(buffer) for buffer in buffers]
+        shared = 0 < sum(sizes) <= _AREA_BYTES - len(sizes) * _ALIGNED
+        if shared:
+            if not self._free.read(1):
+                raise BrokenPipeError("the owner has closed its end")
             area = next(self._areas)
-            for array, place in zip(arrays, _places(sizes), strict=True):
-                area[place] = array
-        self._socket.send((sizes, pickled))
+            for buffer, place in zip(buffers, _places(sizes), strict=True):
+                area[place] = buffer
+        message = {"values": values, "sizes": sizes, "shared": shared}
+        self._socket.send_bytes(json.dumps(message, default=lambda number: number.item()).encode())  # numpy's
+        if not shared:
+            for buffer in buffers:
+                self._socket.send_bytes(buffer)
+
+
+def _anonymous_file(size_bytes: int) -> int:
+    """A file of memory, by the C library itself: `os.memfd_create` is missing from Pythons that were built with older ones.
+
+    Raises:
+        OSError: the system has none.
+    """
+    fd: int = ctypes.CDLL(None, use_errno=True).memfd_create(b"arrays", _CLOSE_ON_EXEC)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "memfd_create: no memory to share with a decoding child")
+    os.ftruncate(fd, size_bytes)
+    return fd
 
 
 def _areas(memory: int) -> Iterator[memoryview]:
@@ -119,6 +143,6 @@ def _areas(memory: int) -> Iterator[memoryview]:
 
 
 def _places(sizes: Sequence[int]) -> list[slice]:
-    """Where arrays of these sizes in bytes lie in an area."""
+    """Where buffers of these sizes in bytes lie in an area."""
     starts = accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0)
     return [slice(start, start + size) for start, size in zip(starts, sizes, strict=False)]

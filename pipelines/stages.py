@@ -21,10 +21,11 @@ from encoders.embedder import Embedder
 from encoders.encoder import Feature
 from encoders.media.types import Facts
 from encoders.space import load_space
-from pipelines.decoder import Decoded, Decoder, PartCount, Reject, Source
+from pipelines.decoder import Decoder, Source
 from pipelines.heap import keep_freed_memory
 from pipelines.identity import item_id
 from pipelines.reach import Reach
+from pipelines.replies import Decoded, PartCount, Reject
 from pipelines.table import VECTOR
 
 _NORM_TOLERANCE = 1e-3
@@ -254,10 +255,10 @@ def row_bytes(feature: Feature) -> int:
 
 def _to_binary(results: list[Decoded | Reject], name: str, feature: Feature) -> pa.Array:
     """One feature of a batch as fixed-size binary; zeros where there is none."""
-    rows = np.empty((len(results), *feature.shape), feature.dtype)
+    rows = np.empty((len(results), row_bytes(feature)), np.uint8)
     for row, result in zip(rows, results, strict=True):
-        row[...] = result.features[name] if isinstance(result, Decoded) else 0
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(row_bytes(feature)), len(rows), [None, pa.py_buffer(rows)])
+        row[:] = result.features[name].reshape(-1).view(np.uint8) if isinstance(result, Decoded) else 0
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(rows.shape[1]), len(rows), [None, pa.py_buffer(rows)])
 
 
 def _from_binary(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:

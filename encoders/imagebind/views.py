@@ -17,7 +17,7 @@ from PIL import Image
 from encoders.errors import TooLargeError
 from encoders.imagebind.clips import CLIP_S, Profiled, clip_starts
 from encoders.media.image import MAX_ASPECT, decode_image, middle
-from encoders.media.shrink import pixels, shrunk
+from encoders.media.shrink import pixels_of, shrunk
 from encoders.media.types import Media
 from encoders.media.video import Clip, decode_video
 
@@ -47,7 +47,7 @@ class ImagePixels(Profiled):
         picture = decode_image(media)
         if self.exact:
             return {"image": centre(resized(picture.as_stored()))}
-        decoded_HWC = pixels(middle(picture.rgb(at_least=DECODE_SIDE)))
+        decoded_HWC = pixels_of(middle(picture.rgb(at_least=DECODE_SIDE)))
         resized_HWC = shrunk(decoded_HWC, _target(*decoded_HWC.shape[:2]), "bicubic")
         picture.keep(resized_HWC)
         return {"image": centre(resized_HWC)}

@@ -11,13 +11,24 @@ from PIL import Image
 
 from encoders.errors import DecodeError, TooLargeError
 from encoders.media.previews import LONGEST_SIDE, picture_preview
-from encoders.media.shrink import pixels
+from encoders.media.shrink import pixels_of
 from encoders.media.types import Facts, Media, read_media
 
 MAX_PIXELS = 150_000_000  # width times height of the file, before any scaling
 MAX_ASPECT = 64  # long over short side; beyond it, what a centre is cut from would take gigabytes once it is enlarged
 # What Pillow's format plugins raise on damaged files.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, TypeError, OverflowError)
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    RuntimeError,  # AVIF's
+)
 _ORIENTATION = 0x0112  # the EXIF tag; its values 2 to 8 and what sets them upright:
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,9 +53,9 @@ class Picture:
         self._source = source
         self._decoded: dict[int, Image.Image] = {}  # by the factor it was shrunk by while decoding
         self._small: torch.Tensor | None = None
-        self._opened: Image.Image | None = None
-        image = self._opened = self._open()
-        self._turn = _UPRIGHT.get(_orientation(image))
+        image = open_picture(source) if isinstance(source, bytes) else source
+        self._opened: Image.Image | None = image
+        self._turn = None if image.format == "TIFF" else _UPRIGHT.get(_orientation(image))  # TIFFs are turned by Pillow
         self.width, self.height = _turned(image.size, self._turn)
         self.mime = Image.MIME.get(image.format) if image.format else None
 
@@ -89,10 +100,10 @@ class Picture:
         if self._small is not None and min(self._small.shape[:2]) >= at_least:
             return self._small
         enough = [f for f in self._decoded if f <= self._factor(at_least)]
-        return pixels(self._decoded[max(enough)] if enough else self.rgb(at_least))
+        return pixels_of(self._decoded[max(enough)] if enough else self.rgb(at_least))
 
     def _factor(self, at_least: int | None) -> int:
-        if at_least is None or self.mime != "image/jpeg":
+        if at_least is None or self.mime != "image/jpeg" or not isinstance(self._source, bytes):
             return 1
         return next((f for f in (8, 4, 2) if min(self.width, self.height) // f >= at_least), 1)
 
@@ -102,14 +113,17 @@ class Picture:
             if factor > 1:
                 image.draft(None, (image.width // factor, image.height // factor))
             rgb = _to_rgb(image)
+            rgb = rgb.copy() if rgb is self._source else rgb  # theirs may change
         except DAMAGED as error:
             raise _damaged(image, error) from error
         return rgb if self._turn is None else rgb.transpose(self._turn)
 
     def _open(self) -> Image.Image:
-        """The picture, its header read; a file's can be decoded once, so that the next one is another."""
+        """What was handed in; of a file an image that can be decoded once, first the one whose header was read."""
+        if isinstance(self._source, Image.Image):
+            return self._source
         opened, self._opened = self._opened, None
-        return opened or (open_picture(self._source) if isinstance(self._source, bytes) else self._source)
+        return opened or open_picture(self._source)
 
 
 def decode_image(media: Media) -> Picture:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from encoders.media.shrink import pixels, shrunk
+from encoders.media.shrink import pixels_of, shrunk
 
 LONGEST_SIDE = 128  # pixels
 MAX_PREVIEW_BYTES = 6 * 1024
@@ -60,7 +60,7 @@ def wave_preview(lowest: np.ndarray, highest: np.ndarray) -> bytes:
     scale = (height / 2 - 2) / max(float(np.abs([lowest, highest]).max()), 1e-4)
     for x, (low, high) in enumerate(zip(lowest, highest, strict=True)):
         draw.line((x, height / 2 - high * scale, x, height / 2 - low * scale), fill=_WAVE)
-    return picture_preview(pixels(image))
+    return picture_preview(pixels_of(image))
 
 
 def series_preview(panels: Sequence[np.ndarray]) -> bytes:
@@ -76,4 +76,4 @@ def series_preview(panels: Sequence[np.ndarray]) -> bytes:
         draw.line((0, (index + 1) * tall - 1, width, (index + 1) * tall - 1), fill=_AXIS)
         for line, colour in zip(y.T, _LINES, strict=True):
             draw.line([(x, float(value)) for x, value in enumerate(line)], fill=colour)
-    return picture_preview(pixels(image))
+    return picture_preview(pixels_of(image))

@@ -1,4 +1,4 @@
-"""Pictures made smaller by torch's kernel for 8 bits, which is vectorised. In: RGB pictures. Out: uint8 arrays.
+"""Pictures made smaller by torch's kernel for 8 bits, which is vectorised. In: RGB pictures. Out: their pixels, fewer of them.
 
 It gives the same levels on any processor.  H height, W width, C channels.
 """
@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.dlpack import from_dlpack
 
 
-def pixels(picture: Image.Image) -> torch.Tensor:
+def pixels_of(picture: Image.Image) -> torch.Tensor:
     """An RGB picture as uint8 (H, W, C).
 
     Where it lies in one piece it is not copied, and must not be written to: it has a fourth channel then, which means nothing.

@@ -58,14 +58,15 @@ def test_what_was_asked_for_before_does_not_change_what_is_decoded() -> None:
     np.testing.assert_array_equal(np.asarray(fresh.rgb(at_least=128)), np.asarray(used.rgb(at_least=128)))
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_honoured(orientation: int) -> None:
+def test_exif_orientation_is_honoured(orientation: int, kind: str) -> None:
     upright = Image.fromarray(picture())
     stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # how the camera held it: the inverse transposition
     image = upright.transpose(Image.Transpose(stored[orientation])) if orientation in stored else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    media = picture_file("PNG", image, exif=exif)
+    media = picture_file(kind, image, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     np.testing.assert_array_equal(rgb(media), picture())
     assert (decode_image(media).width, decode_image(media).height) == (160, 120)
 
@@ -106,7 +107,7 @@ def test_a_truncated_file_is_a_decode_error(kind: str) -> None:
 
 def test_damaged_bytes_are_decoded_or_refused_but_nothing_else_is_raised() -> None:
     random = np.random.default_rng(1)
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
         for _ in range(40):
             media = bytearray(picture_file(kind))
             for at in random.integers(0, min(len(media), 600), 12):
@@ -115,6 +116,17 @@ def test_damaged_bytes_are_decoded_or_refused_but_nothing_else_is_raised() -> No
                 decode_image(bytes(media)).rgb()
             except (DecodeError, TooLargeError) as error:
                 assert str(error)
+
+
+def test_a_picture_of_the_callers_is_neither_kept_nor_changed() -> None:
+    theirs = Image.open(io.BytesIO(picture_file("JPEG", Image.fromarray(picture(1600, 1200)))))
+    ImagePixels()(theirs)
+    assert theirs.size == (1600, 1200), "not shrunk while it was decoded"
+    for mine in (theirs, Image.fromarray(picture())):
+        held = decode_image(mine)
+        before = np.asarray(held.rgb()).copy()
+        mine.putpixel((0, 0), (1, 2, 3))
+        np.testing.assert_array_equal(np.asarray(held.rgb()), before)
 
 
 def test_a_decompression_bomb_is_too_large() -> None:

@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -81,6 +84,27 @@ except StopRequestedError:
     sys.exit(3)
 """
     assert subprocess.run([sys.executable, "-c", stopped], timeout=120).returncode == 3
+
+
+def test_a_job_that_is_done_ends_the_ray_it_has_started(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "a.txt").write_text("a red circle")
+    command = [sys.executable, "-m", "jobs.embed", str(tmp_path / "media"), "--db", str(tmp_path / "db")]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    marked = {**environment, "STARTED_BY": str(tmp_path)}
+    done = subprocess.run(command, env=marked, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    ends = time.monotonic() + 20
+    while left := [process for process in psutil.process_iter() if _started_by(process, str(tmp_path))]:
+        assert time.monotonic() < ends, left
+        time.sleep(0.2)
+
+
+def _started_by(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get("STARTED_BY") == mark
+    except psutil.Error:  # it has ended, or is another user's
+        return False
 
 
 @pytest.mark.usefixtures("ray_local")

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import pipelines.decoder
-from pipelines.decoder import Decoded, Decoder, Reject, Source
+from pipelines.decoder import Decoder, Source
+from pipelines.replies import Decoded, Reject
 
 HOSTILE = """
 import os

@@ -2,106 +2,135 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import psutil
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipelines.shared_pipe import OwnerEnd
+import pipelines.shared_pipe
+from encoders.media.types import Facts
+from pipelines.replies import Decoded, PartCount, Reject, Reply, pack, unpack
+from pipelines.shared_pipe import ChildEnd, OwnerEnd
 
 ECHO = """
 import sys
-from pipelines.shared_pipe import ChildEnd
+import numpy as np
+import pipelines.shared_pipe
 
-with ChildEnd([int(fd) for fd in sys.argv[1].split(",")]) as end:
+pipelines.shared_pipe._AREA_BYTES = int(sys.argv[2])
+with pipelines.shared_pipe.ChildEnd([int(fd) for fd in sys.argv[1].split(",")]) as end:
     try:
         while True:
-            message = end.receive()
-            for one in message if isinstance(message, list) else [message]:
-                end.send(one)
-    except EOFError:
+            for values, buffers in end.receive():
+                end.send(values, buffers)
+    except (EOFError, BrokenPipeError):
         pass
 """
-_DTYPES = st.sampled_from(["uint8", "int64", "float16", "float32", "float64", "bool", "S3", "complex64"])
-_ARRAYS = _DTYPES.flatmap(lambda dtype: arrays(dtype, st.tuples(st.integers(0, 5), st.integers(0, 70))))
 
 
 @contextmanager
 def echo() -> Iterator[tuple[OwnerEnd, subprocess.Popen[bytes]]]:
-    """A child that sends back what it is sent; of a list each in turn."""
-    pipe = OwnerEnd()
-    child = subprocess.Popen([sys.executable, "-c", ECHO, ",".join(map(str, pipe.fds))], pass_fds=pipe.fds)
-    pipe.inherited()
+    """A child that sends back what it is sent, one after the other."""
+    pipe, size = OwnerEnd(), str(pipelines.shared_pipe._AREA_BYTES)
+    child = subprocess.Popen([sys.executable, "-c", ECHO, ",".join(map(str, pipe.fds)), size], pass_fds=pipe.fds)
+    pipe.let_go_of_fds()
     yield pipe, child
     pipe.close()
     assert child.wait(20) == 0 or child.returncode == -9, "it ends when its owner closes the pipe"
 
 
-@pytest.fixture(scope="module")
-def echoed() -> Iterator[Callable[[object], object]]:
-    """An object after a way there and back."""
+@pytest.mark.parametrize("sizes", [[], [0], [1], [0, 5, 0], [63, 64, 65], [150_528, 7_000], [0] * 300], ids=str)
+def test_buffers_come_out_equal(sizes: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    sent = [({"k": k, "é": [None, "\ud800", 1e-300]}, [rng.bytes(size) for size in sizes]) for k in range(6)]
     with echo() as (pipe, _):
-
-        def there_and_back(message: object) -> object:
-            pipe.send(message)
-            return pipe.receive()
-
-        yield there_and_back
+        pipe.send(sent)
+        assert [pipe.receive() for _ in sent] == [(values, [bytearray(one) for one in buffers]) for values, buffers in sent]
 
 
-@given(st.dictionaries(st.text(max_size=3), _ARRAYS, max_size=4))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_arrays_come_out_equal(echoed: Callable[[object], object], features: dict[str, np.ndarray]) -> None:
-    found = echoed(dict(features))
-    assert isinstance(found, dict) and found.keys() == features.keys()
-    for name, array in features.items():
-        assert found[name].dtype == array.dtype and found[name].shape == array.shape
-        assert found[name].tobytes() == array.tobytes()
-
-
-@pytest.mark.parametrize("message", ["a word", None, {"no": "arrays"}, b"x" * 300_000])
-def test_what_has_no_arrays_comes_out_equal(echoed: Callable[[object], object], message: object) -> None:
-    assert echoed(message) == message
-
-
-def test_strided_and_fortran_ordered_arrays_come_out_equal(echoed: Callable[[object], object]) -> None:
-    plain = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
-    for array in (plain[:, ::2], plain.transpose(2, 0, 1), np.asfortranarray(plain), plain[::-1]):
-        np.testing.assert_array_equal(echoed(array), array)  # type: ignore[arg-type]
+def test_what_is_larger_than_an_area_comes_out_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines.shared_pipe, "_AREA_BYTES", 1 << 12)
+    sent = [({"k": k}, [bytes([k]) * size, b"end"]) for k, size in enumerate((100, 1 << 12, 4000, 1 << 20, 9, 1 << 20))]
+    with echo() as (pipe, _):
+        pipe.send(sent)
+        assert [pipe.receive() for _ in sent] == [(values, [bytearray(one) for one in buffers]) for values, buffers in sent]
 
 
 def test_messages_that_are_taken_late_are_not_written_over() -> None:
     with echo() as (pipe, _):
-        pipe.send([np.full(100_000, k, np.uint8) for k in range(50)])
+        pipe.send([({}, [bytes([k]) * 100_000]) for k in range(50)])
         time.sleep(1)  # time for a child that does not wait to write over what lies there
-        taken = [pipe.receive() for _ in range(50)]
-    for k, array in enumerate(taken):  # and what was taken is the owner's own
-        assert (array == k).all() and array.flags.writeable
-
-
-def test_areas_as_large_as_what_is_sent() -> None:
-    with echo() as (pipe, _):
-        large = {"a": np.arange(20_000_000), "b": np.arange(7), "c": np.arange(1_000_000, dtype=np.float32)}
-        for message in (large, {"d": np.arange(3)}, large):
-            pipe.send(message)
-            found = pipe.receive()
-            assert all(np.array_equal(found[name], array) for name, array in message.items())
+        taken = [pipe.receive()[1][0] for _ in range(50)]
+    assert [set(buffer) for buffer in taken] == [{k} for k in range(50)]  # and what was taken is the owner's own
 
 
 def test_a_child_that_dies_is_told_after_what_it_has_sent() -> None:
     with echo() as (pipe, child):
-        pipe.send([np.full(9, k) for k in range(3)])
+        pipe.send([({}, [bytes([k]) * 9]) for k in range(3)])
         time.sleep(1)
         child.kill()
         child.wait()
-        assert [int(pipe.receive()[0]) for _ in range(3)] == [0, 1, 2]
+        assert [pipe.receive()[1][0][0] for _ in range(3)] == [0, 1, 2]
         assert pipe.poll(5)
         with pytest.raises((EOFError, OSError)):
             pipe.receive()
+
+
+def test_a_child_that_waits_for_an_area_finds_out_that_its_owner_is_gone() -> None:
+    with echo() as (pipe, child):
+        pipe.send([({}, [b"x"])] * 50)
+        time.sleep(1)
+        assert child.poll() is None
+
+
+def test_no_file_stays_open() -> None:
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        with echo() as (pipe, _):
+            pipe.send([({}, [b"x"])])
+            pipe.receive()
+    del pipe  # and its mapping with it
+    assert psutil.Process().num_fds() == before
+
+
+NUMBERS = st.none() | st.floats(allow_nan=False) | st.integers(0, 1 << 31).map(np.int64)
+ARRAYS = st.sampled_from(["uint8", "int64", "float16", "float32", "bool"]).flatmap(
+    lambda dtype: arrays(dtype, st.sampled_from([(), (1,), (0, 3), (3, 5), (2, 3, 7)]))
+)
+FACTS = st.builds(Facts, mime=st.none() | st.text(), width=NUMBERS, text=st.none() | st.text(), preview=st.none() | st.binary())
+REPLIES = (
+    st.builds(
+        Decoded, st.dictionaries(st.text(max_size=3), ARRAYS, max_size=3), FACTS, st.text(), NUMBERS, NUMBERS, st.booleans()
+    )
+    | st.builds(PartCount, st.integers(1, 9))
+    | st.builds(Reject, st.text(), st.text(), st.text(), st.booleans(), st.booleans())
+)
+
+
+@given(st.lists(REPLIES, min_size=1, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_replies_come_out_equal(replies: list[Reply]) -> None:
+    pipe = OwnerEnd()
+    child = ChildEnd([os.dup(fd) for fd in pipe.fds])
+    pipe.let_go_of_fds()
+    for reply in replies:
+        child.send(*pack(reply))
+        found = unpack(*pipe.receive())
+        if isinstance(reply, Decoded):
+            assert isinstance(found, Decoded) and found.features.keys() == reply.features.keys()
+            for name, array in reply.features.items():
+                assert (found.features[name].dtype, found.features[name].shape) == (array.dtype, array.shape)
+                assert found.features[name].tobytes() == array.tobytes() and found.features[name].flags.writeable
+            assert {**vars(found), "features": 0} == {**vars(reply), "features": 0}
+        else:
+            assert found == reply
+    pipe.close()

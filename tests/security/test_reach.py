@@ -17,9 +17,10 @@ from aiohttp import web
 
 from encoders.errors import MediaError
 from pipelines.corpus import open_corpus
-from pipelines.decoder import Decoder, Reject, Source
+from pipelines.decoder import Decoder, Source
 from pipelines.hits import Hits
 from pipelines.reach import PUBLIC, Reach, RefusedError
+from pipelines.replies import Reject
 from pipelines.stages import _ABSENT
 from pipelines.video_pairs import _cut
 
