@@ -207,7 +207,7 @@ def test_a_higher_target_is_reached_and_kept_by_later_runs(db: str) -> None:
     low = upkeep(UpkeepSettings(db=db)).tables["media"].search
     high = upkeep(UpkeepSettings(db=db, target_recall=0.99)).tables["media"].search
     assert (low["target"], high["target"]) == (0.95, 0.99) and high["recall"] >= 0.99
-    assert sum(way["probes"] for way in high["by_pair"].values()) > sum(way["probes"] for way in low["by_pair"].values())
+    assert high["by_pair"] != low["by_pair"] or low["recall"] >= 0.99, "what did for the lower target may do, by chance"
     assert upkeep(UpkeepSettings(db=db)).tables["media"].search == high
 
 
