@@ -25,7 +25,8 @@ def main() -> int:
         asked = "" if verb in ("", "-h", "--help") else f"no verb {verb!r}; "
         print(f"{asked}usage: bindery {{{','.join(verbs())}}} ...   (bindery VERB --help)", file=sys.stderr)
         return 0 if verb in ("-h", "--help") else 2
-    code: int = importlib.import_module(f"jobs.{verb}").main(sys.argv[2:])
+    del sys.argv[1]  # the rest is the verb's own command line
+    code: int = importlib.import_module(f"jobs.{verb}").main()
     return code
 
 

@@ -106,7 +106,7 @@ def run_job(
     Returns:
         The exit code.
     """
-    parser = _parser(config_class, job.__module__, positional)
+    parser = _parser(config_class, positional)
     try:
         arguments = parser.parse_args(None if argv is None else list(argv))
     except SystemExit as stop:  # argparse has printed what is wrong
@@ -130,10 +130,11 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
             report = job(config)
         for failure in report.failures:
             say(failure, logging.ERROR, stage="report", exit_code=report.exit_code)
+        told = json.dumps({"job": _verb(config_class), **json.loads(report.to_json())})
         with suppress(BrokenPipeError):  # `| head` has read enough
-            print(report.to_json(), flush=True)
+            print(told, flush=True)
         if arguments.report:
-            _write(arguments.report, report.to_json() + "\n")
+            _write(arguments.report, told + "\n")
     except ValueError as error:
         return _failed(error, BAD_INPUT)
     except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own SIGTERM handler, while Ray is starting
@@ -163,15 +164,14 @@ def refuse_to_overwrite(out: str) -> None:
         raise ValueError(f"{out} already holds a space; choose another --out, or remove it first")
 
 
-def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> ArgumentParser:
+def _parser(config_class: type[Any], positional: Sequence[str]) -> ArgumentParser:
     """Flags with dashes, one a field; a bool is a bare flag, a list takes several words. A YAML file has the fields' names.
 
     A field that is a dataclass is a section of the file. Its own fields are flags too, `--section.field`, left out of the help:
     the flags that one needs are not to be lost among those that one rarely does.
     """
-    verb = module.rpartition(".")[2] if module != "__main__" else Path(sys.argv[0]).stem
     parser = ArgumentParser(
-        prog=f"bindery {verb}", allow_abbrev=False, description=(config_class.__doc__ or "").partition("\n")[0]
+        prog=f"bindery {_verb(config_class)}", allow_abbrev=False, description=(config_class.__doc__ or "").partition("\n")[0]
     )
     types = get_type_hints(config_class)
     for field in sorted(fields(config_class), key=lambda field: field.name == "dry_run"):  # beside what all jobs have
@@ -194,6 +194,12 @@ def _parser(config_class: type[Any], module: str, positional: Sequence[str]) -> 
     parser.add_argument("--log-format", type=LogFormat, default="text", help="text for people, or json: a line an object")
     parser.add_argument("--report", type=str | None, default=None, help="also write the JSON report to this path or URI")
     return parser
+
+
+def _verb(config_class: type[Any]) -> str:
+    """What the job is called: the name of the file that its config is in."""
+    module = config_class.__module__
+    return module.rpartition(".")[2] if module != "__main__" else Path(sys.argv[0]).stem
 
 
 def _settle_inside(parser: ArgumentParser, section: str, about: str) -> None:

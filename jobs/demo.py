@@ -42,7 +42,7 @@ def demo(config: DemoConfig) -> JsonReport:
     say(f"Embedding it: python -m jobs.embed {media} --db {db}")
     report = embed(EmbedSettings(corpus=str(media), db=str(db)))
     if report.exit_code:
-        return JsonReport({"job": "demo", "failures": report.failures}, report.exit_code, report.failures)
+        return JsonReport({"failures": report.failures}, report.exit_code, report.failures)
     index = open_index(str(db))
     answers = take_tour(index, folder / "questions")
     for number, answer in enumerate(answers, 1):
@@ -50,7 +50,7 @@ def demo(config: DemoConfig) -> JsonReport:
     page.write_text(render(answers, index.stats(), index.space))
     print(f"\nTo see and hear all this, open {page.resolve()}", flush=True)
     counts = {"embedded": report.tally.embedded, "unchanged": report.tally.unchanged, "rejected": report.tally.rejected}
-    return JsonReport({"job": "demo", **counts, "page": str(page), "page_bytes": page.stat().st_size})
+    return JsonReport({**counts, "page": str(page), "page_bytes": page.stat().st_size})
 
 
 def in_words(answer: Answer) -> str:

@@ -66,7 +66,7 @@ def draw(config: MapConfig) -> JsonReport:
     content = found.page().encode() if config.out.endswith(".html") else found.picture()
     files, path = filesystem(config.out)
     files.pipe_file(path, content)
-    report = {"job": "map", "out": config.out, "items": len(found.points), "of": found.count, "method": found.method}
+    report = {"out": config.out, "items": len(found.points), "of": found.count, "method": found.method}
     return JsonReport({**report, "labels": list(found.labels), "bytes": len(content)})
 
 

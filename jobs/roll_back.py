@@ -42,7 +42,7 @@ def run(config: RollBackConfig) -> JsonReport:
     if config.dry_run:
         return planned("roll_back", asdict(done))
     tell_stale(done.replaced, done.stale_rows, config.db, config.table)
-    return JsonReport({"job": "roll_back", **asdict(done)})
+    return JsonReport(asdict(done))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

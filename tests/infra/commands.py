@@ -26,8 +26,8 @@ def refusal(words: Sequence[str]) -> str | None:
         return f"no verb {verb!r}"
     said: list[str] = []
 
-    def parse_only(config_class: type[Any], job: Any, argv: Sequence[str], positional: Sequence[str] = ()) -> int:
-        said.extend(_problems(config_class, job.__module__, argv, positional))
+    def parse_only(config_class: type[Any], _job: Any, argv: Sequence[str], positional: Sequence[str] = ()) -> int:
+        said.extend(_problems(config_class, argv, positional))
         return 0
 
     module = importlib.import_module(f"jobs.{verb}")
@@ -36,11 +36,11 @@ def refusal(words: Sequence[str]) -> str | None:
     return said[0] if said else None
 
 
-def _problems(config_class: type[Any], module: str, argv: Sequence[str], positional: Sequence[str]) -> list[str]:
+def _problems(config_class: type[Any], argv: Sequence[str], positional: Sequence[str]) -> list[str]:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            found = _parser(config_class, module, positional).parse_args(list(argv))
+            found = _parser(config_class, positional).parse_args(list(argv))
         config_class(**{field.name: found[field.name] for field in fields(config_class)})
     except SystemExit:
         return [errors.getvalue().strip()]
