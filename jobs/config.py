@@ -151,7 +151,7 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
 def _end_soon() -> None:
     """Let the process end without looking for garbage among all that it has imported, nor waiting for Ray."""
     atexit.register(gc.freeze)
-    if "ray" in sys.modules:  # else nothing was started, and importing it would take longer than a search
+    if "pipelines.cluster" in sys.modules:  # else nothing was started, and importing it would take longer than a search
         from pipelines.cluster import end_ray
 
         atexit.register(end_ray)

@@ -109,6 +109,9 @@ class Decoder:
         except (EOFError, OSError):  # OSError: it died in the middle of an answer
             self._pipe.close()
             return self._death()
+        except (ValueError, TypeError, KeyError) as error:  # something of a stranger's may have got hold of it
+            self.close()
+            return Reject("decode", "DecoderCrash", f"the decoder's answer makes no sense ({error!r:.200}); it was ended", True)
         self.close()
         return Reject("decode", "DecoderTimeout", f"no result within {self._item_timeout_s:.0f} s; the decoder was ended", True)
 

@@ -63,11 +63,17 @@ def pack(reply: Reply) -> tuple[dict[str, Any], list[Buffer]]:
 
 
 def unpack(values: Mapping[str, Any], buffers: Sequence[bytearray]) -> Reply:
-    """The reply that was packed; its arrays are views of the buffers."""
+    """The reply that was packed; its arrays are views of the buffers.
+
+    Raises:
+        ValueError, TypeError, KeyError: this is no packed reply.
+    """
     kind, values = values["kind"], {name: value for name, value in values.items() if name != "kind"}
     if kind != "Decoded":
         return PartCount(**values) if kind == "PartCount" else Reject(**values)
     kinds = values["features"].items()
+    if any(np.dtype(dtype).hasobject for dtype, _ in values["features"].values()):
+        raise ValueError(f"no features are objects: {kinds}")
     arrays = zip(kinds, buffers, strict=False)
     values["features"] = {name: np.ndarray(shape, dtype, buffer) for (name, (dtype, shape)), buffer in arrays}
     preview = bytes(buffers[len(kinds)]) if len(buffers) > len(kinds) else None

@@ -110,17 +110,22 @@ class ChildEnd:
         """
         sizes = [len(buffer) for buffer in buffers]
         shared = 0 < sum(sizes) <= _AREA_BYTES - len(sizes) * _ALIGNED
+        message = json.dumps({"values": values, "sizes": sizes, "shared": shared}, default=_plain).encode()
         if shared:
             if not self._free.read(1):
                 raise BrokenPipeError("the owner has closed its end")
             area = next(self._areas)
             for buffer, place in zip(buffers, _places(sizes), strict=True):
                 area[place] = buffer
-        message = {"values": values, "sizes": sizes, "shared": shared}
-        self._socket.send_bytes(json.dumps(message, default=lambda number: number.item()).encode())  # numpy's
+        self._socket.send_bytes(message)
         if not shared:
             for buffer in buffers:
                 self._socket.send_bytes(buffer)
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python's; what else JSON does not know as text."""
+    return getattr(value, "item", lambda: str(value))()
 
 
 def _anonymous_file(size_bytes: int) -> int:

@@ -55,7 +55,7 @@ class Picture:
         self._small: torch.Tensor | None = None
         image = open_picture(source) if isinstance(source, bytes) else source
         self._opened: Image.Image | None = image
-        self._turn = None if image.format == "TIFF" else _UPRIGHT.get(_orientation(image))  # TIFFs are turned by Pillow
+        self._turn = self._turn_of(image)
         self.width, self.height = _turned(image.size, self._turn)
         self.mime = Image.MIME.get(image.format) if image.format else None
 
@@ -101,6 +101,15 @@ class Picture:
             return self._small
         enough = [f for f in self._decoded if f <= self._factor(at_least)]
         return pixels_of(self._decoded[max(enough)] if enough else self.rgb(at_least))
+
+    def _turn_of(self, image: Image.Image) -> Image.Transpose | None:
+        if image.format == "TIFF":  # Pillow turns them
+            return None
+        try:
+            return _UPRIGHT.get(int(image.getexif().get(_ORIENTATION, 1)))
+        except DAMAGED:  # a picture with broken EXIF is still a picture
+            self._opened = None  # a PNG's EXIF may come after its pixels: if those are damaged, they are told of only once
+            return None
 
     def _factor(self, at_least: int | None) -> int:
         if at_least is None or self.mime != "image/jpeg" or not isinstance(self._source, bytes):
@@ -184,13 +193,6 @@ def middle(image: Image.Image) -> Image.Image:
 
 def _damaged(image: Image.Image, error: Exception) -> DecodeError:
     return DecodeError(f"the {image.format or image.mode} picture is damaged: {error}; write it again")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except DAMAGED:  # a picture with broken EXIF is still a picture
-        return 1
 
 
 def _turned(size: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, int]:

@@ -105,6 +105,14 @@ def test_a_truncated_file_is_a_decode_error(kind: str) -> None:
             decode_image(media[:keep]).rgb()
 
 
+@pytest.mark.parametrize("size", [(160, 120), (800, 600)], ids=str)
+def test_a_png_with_damaged_pixels_is_a_decode_error_though_its_exif_was_looked_for_behind_them(size: tuple[int, int]) -> None:
+    media = bytearray(picture_file("PNG", Image.fromarray(picture(*size))))
+    media[len(media) // 2 : len(media) // 2 + 40] = bytes(40)
+    with pytest.raises(DecodeError):
+        decode_image(bytes(media)).rgb()
+
+
 def test_damaged_bytes_are_decoded_or_refused_but_nothing_else_is_raised() -> None:
     random = np.random.default_rng(1)
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):

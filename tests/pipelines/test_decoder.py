@@ -18,10 +18,16 @@ from pipelines.replies import Decoded, Reject
 
 HOSTILE = """
 import os
+from dataclasses import dataclass
 import numpy as np
 from torch import nn
 from encoders.encoder import Encoder, Feature, register
 from encoders.media.types import Facts
+
+
+@dataclass(frozen=True)
+class OddFacts(Facts):
+    more: int = 1
 
 
 class Film:
@@ -53,7 +59,8 @@ def decode(medium):
 def hostile():
     return Encoder(
         architecture="hostile", modality="hostile", dim=4, settings={}, features={"size": Feature("int64", (1,))},
-        decode=decode, preprocess=lambda m: {"size": np.array([len(decode(m))])}, describe=lambda m: Facts(),
+        decode=decode, preprocess=lambda m: {"size": np.array([len(decode(m))])},
+        describe=lambda m: OddFacts() if m == b"odd" else Facts(),
         build_tower=nn.Identity,
     )
 """
@@ -83,12 +90,12 @@ def _inline(*media: bytes) -> list[Source]:
 def test_a_hostile_item_costs_itself_and_its_mates_are_decoded(hostile_space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.decoder, "MEMORY_BYTES", 1 << 30)
     decoder = Decoder(hostile_space, ahead=2, item_timeout_s=15.0)
-    media = [b"good", b"abort", b"fine", b"loop", b"nice", b"eat", b"well", b"bug", b"exit"]
+    media = [b"good", b"abort", b"fine", b"loop", b"nice", b"eat", b"well", b"bug", b"odd", b"exit"]
     results = list(decoder.decode(_inline(*media)))
     kinds = [r.error_type if isinstance(r, Reject) else int(r.features["size"][0]) for r in results]
-    assert kinds == [4, "DecoderCrash", 4, "DecoderTimeout", 4, "MemoryError", 4, "KeyError", "DecoderCrash"]
+    assert kinds == [4, "DecoderCrash", 4, "DecoderTimeout", 4, "MemoryError", 4, "KeyError", "DecoderCrash", "DecoderCrash"]
     assert "signal 6" in results[1].message  # type: ignore[union-attr]
-    assert [r.expected for r in results if isinstance(r, Reject)] == [True, True, True, False, True]
+    assert [r.expected for r in results if isinstance(r, Reject)] == [True, True, True, False, True, True]
     assert [type(r) for r in decoder.decode(_inline(b"again"))] == [Decoded]
     decoder.close()
 

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,13 +93,36 @@ def test_a_child_that_waits_for_an_area_finds_out_that_its_owner_is_gone() -> No
 
 
 def test_no_file_stays_open() -> None:
-    before = psutil.Process().num_fds()
-    for _ in range(3):
-        with echo() as (pipe, _):
-            pipe.send([({}, [b"x"])])
-            pipe.receive()
-    del pipe  # and its mapping with it
-    assert psutil.Process().num_fds() == before
+    pipe = OwnerEnd()
+    opened = {_identity(fd) for fd in (*pipe.fds, pipe._socket.fileno(), pipe._freed.fileno())}
+    child = ChildEnd([os.dup(fd) for fd in pipe.fds])
+    assert len(opened) == 4 and opened <= _open_files(), "a pipe is one, at both ends"
+    pipe.let_go_of_fds()
+    pipe.close()
+    with child:
+        pass
+    del pipe, child  # and their mappings with them
+    assert not opened & _open_files()
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def _open_files() -> set[tuple[int, int]]:
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # what listed them is closed
+            found.add(_identity(int(link.name)))
+    return found
+
+
+def test_what_is_no_reply_is_refused_and_no_bytes_become_objects() -> None:
+    values, buffers = pack(Decoded({"x": np.zeros(1)}, Facts()))
+    for spoiled in ({"features": {"x": ["|O", [1]]}}, {"features": {"x": ["<f8", [9]]}}, {"facts": {"no": 1}}, {"no": 1}):
+        with pytest.raises((ValueError, TypeError, KeyError)):
+            unpack({**values, **spoiled}, [bytearray(buffer) for buffer in buffers])
 
 
 NUMBERS = st.none() | st.floats(allow_nan=False) | st.integers(0, 1 << 31).map(np.int64)
