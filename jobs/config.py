@@ -85,7 +85,7 @@ def planned(job: str, values: Mapping[str, Any]) -> JsonReport:
     took = f", about {values['seconds']:,.0f} s" if values.get("seconds") is not None else ""
     limit = f"; {values['bottleneck']}" if values.get("bottleneck") else ""
     say(f"dry run of {job}: nothing was done{took}{limit}", stage="plan")
-    return JsonReport({"job": job, "dry_run": True, **rounded(values)})
+    return JsonReport({"dry_run": True, **rounded(values)})
 
 
 class StopRequestedError(KeyboardInterrupt):

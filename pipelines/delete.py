@@ -119,7 +119,7 @@ class DeleteReport:
             "purged": {k: vars(p) for k, p in self.purged.items()},
             "proof": self.proof and vars(self.proof),
         }
-        return json.dumps({"job": "delete", **values})
+        return json.dumps(values)
 
 
 def delete(settings: DeleteSettings) -> DeleteReport:

@@ -90,7 +90,7 @@ class UpkeepReport:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps({"job": "optimize", **vars(self), "tables": {k: vars(t) for k, t in self.tables.items()}})
+        return json.dumps({**vars(self), "tables": {k: vars(t) for k, t in self.tables.items()}})
 
 
 def duration(text: str) -> timedelta:

@@ -16,19 +16,8 @@ from encoders.media.types import Facts, Media, read_media
 
 MAX_PIXELS = 150_000_000  # width times height of the file, before any scaling
 MAX_ASPECT = 64  # long over short side; beyond it, what a centre is cut from would take gigabytes once it is enlarged
-# What Pillow's format plugins raise on damaged files.
-DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    KeyError,
-    IndexError,
-    TypeError,
-    OverflowError,
-    RuntimeError,  # AVIF's
-)
+# What Pillow's format plugins raise on damaged files; RuntimeError is AVIF's.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, OverflowError, RuntimeError)
 _ORIENTATION = 0x0112  # the EXIF tag; its values 2 to 8 and what sets them upright:
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
