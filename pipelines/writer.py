@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
+import ray.data
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipelines.bottleneck import MEASURES
@@ -113,7 +113,10 @@ def _with_counts(rows: pa.Table) -> pa.Table:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Stager:
-    """An actor that writes fragments; it starts with the pipeline, so that the first commit does not wait for imports."""
+    """An actor that writes fragments; it starts with the pipeline, so that the first commit does not wait for that."""
+
+    def __init__(self) -> None:
+        write_fragments(pa.table({"row": [0]}), "memory://warm", mode="create")  # starts Lance's threads
 
     def stage(self, uri: str, schema: pa.Schema, late: Sequence[Sequence[str]], *blocks: pa.Table) -> Staged:
         """`stage`, in this process, without the rows of sources that come `late`, which are told for each block."""

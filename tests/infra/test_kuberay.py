@@ -166,6 +166,7 @@ def test_every_container_states_what_it_needs_and_rays_answer_probes(objects: li
         if container["name"].startswith("ray-") and container["name"] != "ray-job-submitter":
             assert container["readinessProbe"]["httpGet"] == container["livenessProbe"]["httpGet"]
             assert {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "60"} in container["env"]
+            assert {"name": "RAY_enable_open_telemetry", "value": "0"} in container["env"]
 
 
 def test_no_pod_reaches_link_local_addresses_and_none_is_reached_from_outside(objects: list[dict[str, Any]]) -> None:

@@ -81,7 +81,8 @@ def test_a_run_at_work_shows_all_that_the_dashboard_draws_and_the_alerts_ask(tmp
     broken = {"uri": str(tmp_path / "broken.jpg"), "modality": "image", "version": "1", "size": 10, "mtime": 1}
     manifest = write_manifest(tmp_path / "list.jsonl", [broken, *pictures.sources(FREE + HELD_BACK)])
     command = ["python", "-m", "jobs.embed", manifest, "--db", str(tmp_path / "db"), "--allow-hosts", "127.0.0.1"]
-    with ray_head(RAY_metrics_report_interval_ms="1000") as head, prometheus(head, tmp_path) as seen:
+    metrics = {"RAY_metrics_report_interval_ms": "1000", "RAY_enable_open_telemetry": "0"}  # the latter as in infra/
+    with ray_head(**metrics) as head, prometheus(head, tmp_path) as seen:
         submitted = ["job", "submit", "--working-dir", ".", "--submission-id", "scraped", "--no-wait", "--"]
         assert head.cli(*submitted, *command, "--log-format", "json").returncode == 0
         asked = {*(OURS | RAYS), *panels(f"{RECENT_S}s")}
