@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ from encoders.space import load_space
 from pipelines.heap import keep_freed_memory
 from pipelines.stages import TENSOR_BYTES
 
-SIZES = ((500, 375), (500, 333), (375, 500), (640, 480), (320, 240), (1024, 768), (500, 375), (1600, 1200))
-KINDS = 128  # different pictures, or sounds; more would only fill the disk
+SMALL = ((500, 375), (500, 333), (375, 500), (640, 480), (320, 240), (1024, 768), (500, 375), (1600, 1200))  # of the web
+CAMERAS = ((640, 480), (1280, 960), (1600, 1200), (2048, 1536), (3264, 2448), (4032, 3024), (3024, 4032), (1024, 768))
+KINDS = 128  # different pictures, or sounds; the rest are other names of the same files
 SOUND_S, SOUND_HZ = 10, 16_000
 BATCH = 32
 INSTANT = {"vision_embed_dim": 32, "vision_num_blocks": 1, "vision_num_heads": 2, "out_embed_dim": 64}
@@ -39,8 +41,12 @@ HUGE_AUDIO = {"audio_embed_dim": 768, "audio_num_blocks": 12, "audio_num_heads":
 
 def jpegs(folder: Path, count: int) -> Path:
     """A folder of so many JPEGs of mixed size, most of them 500 x 375, a thousand a subfolder."""
-    pictures = [_jpeg(seed) for seed in range(KINDS)]
-    return _files(folder / f"jpegs-{count}", count, pictures, "jpg")
+    return _files(folder / f"jpegs-{count}", count, [_jpeg(seed, SMALL) for seed in range(KINDS)], "jpg")
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """The same of sizes that cameras and telephones make, up to 12 megapixels; 1.1 MB on average."""
+    return _files(folder / f"photographs-{count}", count, [_jpeg(seed, CAMERAS) for seed in range(KINDS)], "jpg")
 
 
 def sounds(folder: Path, count: int) -> Path:
@@ -113,14 +119,17 @@ def _files(folder: Path, count: int, kinds: list[bytes], ending: str) -> Path:
         path = folder / f"{k // 1000:03}" / f"{k:06}.{ending}"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(kinds[k % len(kinds)])
+            if k < len(kinds):
+                path.write_bytes(kinds[k])
+            else:
+                path.hardlink_to(folder / "000" / f"{k % len(kinds):06}.{ending}")
     return folder
 
 
-def _jpeg(seed: int) -> bytes:
-    """Smooth shapes with some grain, as photographs have: about 1.2 bits a pixel."""
+def _jpeg(seed: int, sizes: Sequence[tuple[int, int]]) -> bytes:
+    """Smooth shapes with some grain, as photographs have: one or two bits a pixel."""
     rng = np.random.default_rng(seed)
-    width, height = SIZES[seed % len(SIZES)]
+    width, height = sizes[seed % len(sizes)]
     shapes = Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     grain = rng.normal(0, 6, (height, width, 1))
     buffer = io.BytesIO()

@@ -1,10 +1,6 @@
 """What is deleted is gone, stays gone, and after a purge no file holds it, on a local disk and on a real S3 server."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +10,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from killed import kill_holder
 from lance.fragment import write_fragments
 
 from pipelines.byte_search import ByteSearch
@@ -239,13 +236,8 @@ def test_killed_at_any_moment_of_a_purge_the_next_run_ends_it(tmp_path: Path) ->
     uri = _fill(str(tmp_path), *[[_row(f"/c/{n}/{k}.jpg") for k in range(50)] for n in range(20)])
     kept = [u for u in _uris(uri) if not u.endswith("/7.jpg")]
     command = [sys.executable, "-m", "jobs.delete", "--db", str(tmp_path), "--where", "uri LIKE '%/7.jpg'", "--purge"]
-    for delay_s in (0.1, 0.4):
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while child.poll() is None and not (tmp_path / "media__deleted.lance").exists():
-            time.sleep(0.01)
-        time.sleep(delay_s)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+    for held_s in (0.02, 0.1):
+        kill_holder(command, tmp_path, held_s)
         assert set(kept) <= set(_uris(uri))
     report = _delete(str(tmp_path), where="uri LIKE '%/7.jpg'", purge=True)
     assert report.failures == [] and _uris(uri) == kept

@@ -1,7 +1,6 @@
 """Upkeep changes how a table is stored and never what is in it, on a local disk and on a real S3 server."""
 
 import random
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from killed import kill_holder
 from lance.fragment import write_fragments
 from lance.optimize import Compaction
 
@@ -193,17 +193,8 @@ def test_killed_at_any_moment_the_table_is_whole_and_the_next_run_ends_the_work(
     before = _content(dataset)
     dice = random.Random(4)
     command = [sys.executable, "-m", "jobs.optimize", "--db", str(tmp_path), "--keep-versions-for", "0s"]
-    lease = tmp_path / "_bindery" / "media"
     for _ in range(2):
-        held_before = {epoch.name for epoch in lease.glob("epoch-*")}
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        # by name: a new holder clears the epochs before its own, so that their count stays
-        while child.poll() is None and {epoch.name for epoch in lease.glob("epoch-*")} <= held_before:
-            time.sleep(0.01)
-        assert child.poll() is None, "it ended before it held the table, or within ten milliseconds"
-        time.sleep(dice.uniform(0.0, 0.3))
-        child.kill()
-        child.wait()
+        kill_holder(command, tmp_path, dice.uniform(0.0, 0.3))
         assert _content(open_table(dataset.uri)) == before
     report = _upkeep(str(tmp_path))
     after: Any = open_table(dataset.uri)
