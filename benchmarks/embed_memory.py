@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.embed_memory [--only CASE ...] --folder DIR [--check]      CASE: a number, or a name
 
 Embeds a corpus with the demo space in a process of its own and samples all of its processes (driver, Ray, actors, decoding
-children) twice a second: private memory, and what lies in shared memory, which is Ray's object store. Ray's own counters say
-what it has spilled to disk. 1,000, 10,000 and 100,000 small pictures; 20 of 100 megapixels among small ones; a film of 1 GB
+children) five times a second: private memory, and what lies in shared memory, which is Ray's object store. Ray's own counters
+say what it has spilled to disk. 1,000, 10,000 and 100,000 small pictures; 20 of 100 megapixels among small ones; a film of 1 GB
 among pictures; a tenth of the items a hundred times larger than the rest, the last to be listed.
 
 The tail of a run is the time from the first actor that has nothing left to do to the last one, as a share of the time in which
@@ -42,7 +42,7 @@ SMALL, LARGE, HUGE = (320, 240), (3200, 2400), (10_000, 10_000)  # pixels; a hun
 COUNTS = ("1000", "10000", "100000")
 KINDS = 2048  # different pictures, enough for an index of a hundred thousand; the rest are other names of the same files
 FILM_BYTES, FILM_SIZE, FILM_RATE_HZ = 1 << 30, (1280, 720), 25
-EVERY_S = 0.5
+EVERY_S = 0.2
 BUSY = 0.2  # of a core, from which on an actor is at work
 EMBED = """
 import json, sys, ray

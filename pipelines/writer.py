@@ -22,6 +22,7 @@ import ray.data
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipelines.bottleneck import MEASURES
+from pipelines.heap import give_freed_memory_back
 from pipelines.labels import relabelled_rows
 from pipelines.ledger import Ledger
 from pipelines.log import note
@@ -38,6 +39,7 @@ RELABEL_SOURCES = 200_000  # whose labels the driver holds until it commits them
 RELABEL_ROWS = 16_384  # with vectors and all, that it holds while it writes them anew
 SAVE_S = 20.0  # what a scheduler's grace period leaves for a clean stop
 CPUS_PER_STAGER = 16
+GIVEN_BACK_BYTES = 64 * 1024  # pages and columns of a fragment are larger
 STAGING_TASKS = 4  # at most at once: back-pressure on the blocks waiting to be written
 _SOURCE_COLUMNS = ("source_id", "modality", "size_bytes", "_was_rejected", "_last", "_part")
 _NAMES = ("source_id", "uri", "modality", "version")
@@ -116,6 +118,7 @@ class Stager:
     """An actor that writes fragments; it starts with the pipeline, so that the first commit does not wait for that."""
 
     def __init__(self) -> None:
+        give_freed_memory_back(GIVEN_BACK_BYTES)
         write_fragments(pa.table({"row": [0]}), "memory://warm", mode="create")  # starts Lance's threads
 
     def stage(self, uri: str, schema: pa.Schema, late: Sequence[Sequence[str]], *blocks: pa.Table) -> Staged:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -255,8 +256,9 @@ def test_inline_media_are_cut_as_files_are_and_their_bytes_do_not_travel_with_ev
     assert len(vectors) == 7 and vectors.max() < 1e-4
 
 
-def _blocks(rows: pa.Table) -> list[pa.Table]:
-    """Cut as Ray cuts what a task returns, only sooner: it does so at 128 MiB."""
+def _blocks(made: Iterator[pa.Table]) -> list[pa.Table]:
+    """Cut as Ray cuts what a task makes, only sooner: it does so at 128 MiB."""
+    (rows,) = made
     assert all(column.num_chunks == 1 for column in rows.columns)
     return [rows.slice(k, 8) for k in range(0, rows.num_rows, 8)]
 
