@@ -70,7 +70,7 @@ $(READY): requirements.lock requirements-uv.lock pyproject.toml
 	  echo "setup: $$("$$found" --version) -> $(VENV)"; \
 	  "$$found" -m venv --clear $(VENV); \
 	fi
-	@echo 'setup: installing the lock (the first time: torch with its CUDA libraries, about 4.5 GB)'
+	@echo 'setup: installing the lock (the first time: torch with its CUDA libraries, about 7.6 GB on disk)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-uv.lock
 	@[ -t 2 ] || quiet=--quiet; \
 	$(BIN)/uv pip sync $$quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock

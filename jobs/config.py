@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 import fsspec
+from botocore.exceptions import NoCredentialsError
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines.forecast import rounded
@@ -139,6 +140,9 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
         return _failed(error, BAD_INPUT)
     except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own SIGTERM handler, while Ray is starting
         say("stopped on request; run the same command again to go on", logging.WARNING, exit_code=STOPPED)
+        return STOPPED
+    except NoCredentialsError as error:  # tried again: a machine's role may not have answered
+        say(f"{error}: set AWS_ACCESS_KEY_ID or the like in the environment, or give the machine a role", logging.ERROR)
         return STOPPED
     except INFRASTRUCTURE_ERRORS as error:
         return _failed(error, STOPPED)

@@ -15,6 +15,8 @@ from pipelines.bottleneck import STAGES, verdict
 from pipelines.forecast import Forecast
 from pipelines.rejects import Rejected
 
+FIRST_REJECTS = 5
+
 
 @dataclass
 class Tally:
@@ -32,6 +34,7 @@ class Tally:
     rejected: int = 0
     rejected_before: int = 0
     rejects: Counter[str] = field(default_factory=Counter)  # of this run, by error type
+    first_rejects: list[str] = field(default_factory=list)  # of this run, FIRST_REJECTS at most: URI and why
     unexpected: Counter[str] = field(default_factory=Counter)  # those of `rejects` that look like a bug of ours
     unreadable: int = 0  # rows of a manifest that cannot be read as sources; among the rejected
     planned: Counter[str] = field(default_factory=Counter)  # to embed, by reason: new, changed, stale
@@ -62,6 +65,8 @@ class Tally:
         """Count what is rejected and committed."""
         self.rejected += len(rejected)
         self.rejects.update(one.error_type for one in rejected)
+        more = max(0, FIRST_REJECTS - len(self.first_rejects))
+        self.first_rejects += [f"{one.uri}: {one.message[:200]}" for one in rejected[:more]]
         self.unexpected.update(one.error_type for one in rejected if not one.expected)
         for one in rejected:
             self.of(one.modality or "unknown")["rejected"] += 1
@@ -109,7 +114,11 @@ class EmbedReport:
         """The gates that failed and the laws that do not hold; empty when all is well."""
         tally, found = self.tally, []
         if tally.listed and tally.rejected / tally.listed > self.max_reject_rate:
-            found.append(f"{tally.rejected} of {tally.listed} sources rejected, above --max-reject-rate {self.max_reject_rate}")
+            found.append(
+                f"{tally.rejected} of {tally.listed} sources rejected, above --max-reject-rate {self.max_reject_rate}"
+                + "".join(f"; first {first}" for first in tally.first_rejects[:1])
+                + f"; see the table {self.table.removesuffix('.lance').rpartition('/')[2]}__rejects"
+            )
         found += [
             f"unexpected {kind} in {count} of {tally.listed} sources: likely a bug, see the rejects table"
             for kind, count in tally.unexpected.items()

@@ -6,6 +6,7 @@ The reference of every column is docs/schema.md.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -124,8 +125,9 @@ def open_table(uri: str) -> Any | None:
             return None
         if "not a directory" in str(error).lower():
             raise ValueError(f"{uri} cannot be a table: a file lies where a folder should be; choose another --db") from error
+        why = re.sub(r", \S+\.rs:\d+:\d+", "", str(error))  # where in Lance's source
         raise OSError(
-            f"cannot open table {uri}: check AWS_* or GOOGLE_* in the environment and who may read it ({error})"
+            f"cannot open table {uri}: check AWS_* or GOOGLE_* in the environment and who may read it ({why})"
         ) from error
 
 

@@ -128,8 +128,12 @@ def test_bad_media_become_rejects_and_the_job_goes_on(tmp_path: Path) -> None:
     again = _run(media, tmp_path / "db", max_reject_rate=1.0)
     assert (again.tally.rejected, again.tally.rejected_before, again.commits) == (5, 5, 0)
     (media / "truncated.jpg").write_bytes(_picture(9))
-    retried = _run(media, tmp_path / "db", retry_rejects=True, max_reject_rate=1.0)
+    retried = _run(media, tmp_path / "db", retry_rejects=True, max_reject_rate=0.0)
     assert (retried.tally.embedded, retried.tally.rejected) == (1, 4)
+    (gate,) = retried.failures
+    first, *_ = retried.tally.first_rejects
+    assert len(retried.tally.first_rejects) == 4 and str(media) in first
+    assert f"4 of 7 sources rejected, above --max-reject-rate 0.0; first {first}; see the table media__rejects" == gate
     rejects = _table(tmp_path / "db", "media__rejects")
     assert dict(Counter(rejects["attempts"])) == {2: 4} and len(rejects) == 4
 
