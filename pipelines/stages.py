@@ -47,6 +47,7 @@ _FACTS = {
 }
 _PLACE = {"_segment": pa.string(), "start_s": pa.float64(), "end_s": pa.float64()}
 TENSOR_BYTES = 1 << 30  # no tensor of a tower on a CPU is larger
+PIECE_BYTES = 8 * 1024**2  # of rows that are handed on together
 READ_AHEAD = 64  # sources that may wait while their headers are looked at
 
 
@@ -223,9 +224,15 @@ class DecodeThenEmbed:
         self._embed = Embed(job)
 
     def __call__(self, todo: pa.Table) -> Iterator[pa.Table]:
-        """A block of sources -> rows of the table, each column in one piece: small ones take memory where they are written."""
-        # not returned: Ray Data then takes half a millisecond more a row
-        yield pa.concat_tables([self._embed(rows) for rows in self._decode(todo)]).combine_chunks()
+        """A block of sources -> rows of the table, PIECE_BYTES at a time: many small pieces take memory in their writer."""
+        made: list[pa.Table] = []
+        for rows in self._decode(todo):
+            made.append(self._embed(rows))
+            if sum(one.nbytes for one in made) >= PIECE_BYTES:
+                yield pa.concat_tables(made).combine_chunks()
+                made = []
+        if made:
+            yield pa.concat_tables(made).combine_chunks()
 
 
 def _sources(todo: pa.Table, cuts: Mapping[str, str]) -> list[Source]:

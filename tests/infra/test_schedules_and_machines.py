@@ -18,6 +18,7 @@ import pytest
 import ray
 import yaml
 from commands import refusal
+from ray.autoscaler.tags import TAG_RAY_CLUSTER_NAME
 from ray.job_submission import JobSubmissionClient
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +48,36 @@ def test_the_head_stays_workers_are_spot_and_metadata_wants_a_session(machines: 
     assert machines["head_node_type"] == "head" and "InstanceMarketOptions" not in nodes["head"]
     assert all(nodes[name]["InstanceMarketOptions"] == {"MarketType": "spot"} for name in ("cpu", "gpu"))
     assert all(node["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1} for node in nodes.values())
-    assert any("RAY_AUTH_MODE=token" in option for option in machines["docker"]["run_options"])
+    options = machines["docker"]["run_options"]
+    assert {"--env RAY_AUTH_MODE=token", "--env RAY_enable_open_telemetry=0"} <= set(options)
     assert "--dashboard-host=127.0.0.1" in " ".join(machines["head_start_ray_commands"])
+
+
+def test_the_head_may_start_and_end_workers_of_its_cluster_and_give_them_their_role(machines: dict[str, Any]) -> None:
+    from ray.autoscaler._private.aws import node_provider  # with boto3, which the image has by an extra
+
+    profiles = {
+        name: kind["node_config"]["IamInstanceProfile"]["Name"] for name, kind in machines["available_node_types"].items()
+    }
+    assert profiles == {"head": "bindery-head", "cpu": "bindery-writer", "gpu": "bindery-writer"}
+    statements = json.loads((INFRA / "aws" / "iam" / "head.json").read_text())["Statement"]
+    allowed = {action for statement in statements for action in statement["Action"]}
+    called = set(re.findall(r"\b(create|start|stop|terminate)_instances\b", Path(node_provider.__file__).read_text()))
+    names = {"create": "RunInstances", "start": "StartInstances", "stop": "StopInstances", "terminate": "TerminateInstances"}
+    assert {f"ec2:{names[one]}" for one in called} <= allowed and not any("*" in action for action in allowed)
+    for statement in statements:
+        if {"ec2:TerminateInstances", "ec2:StopInstances"} & set(statement["Action"]):
+            assert statement["Condition"] == {
+                "StringEquals": {f"aws:ResourceTag/{TAG_RAY_CLUSTER_NAME}": machines["cluster_name"]}
+            }
+        if "iam:PassRole" in statement["Action"]:
+            assert statement["Resource"] == [f"arn:aws:iam::ACCOUNT:role/{profiles['cpu']}"]
+
+
+def test_the_image_has_what_ray_up_asks_of_it() -> None:
+    text = (INFRA / "image" / "Dockerfile").read_text()
+    assert "rsync=" in text and text.count("--extra aws") == 2
+    assert 'echo "export PATH=/opt/venv/bin:\\$PATH" >/etc/profile.d/' in text  # `ray up` runs login shells
 
 
 def test_airflows_file_compiles_and_calls_what_ray_has(tmp_path: Path) -> None:

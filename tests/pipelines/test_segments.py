@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sample_media import sound_file, tone, video_file
 from encoders import load_space
 from encoders.media.audio import decode_audio
 from encoders.media.video import decode_video
+from pipelines import stages
 from pipelines.embed import EmbedSettings, embed, planner_of, prepare
 from pipelines.known import Seen
 from pipelines.lease import Lease
@@ -256,18 +256,28 @@ def test_inline_media_are_cut_as_files_are_and_their_bytes_do_not_travel_with_ev
     assert len(vectors) == 7 and vectors.max() < 1e-4
 
 
-def _blocks(made: Iterator[pa.Table]) -> list[pa.Table]:
-    """Cut as Ray cuts what a task makes, only sooner: it does so at 128 MiB."""
-    (rows,) = made
-    assert all(column.num_chunks == 1 for column in rows.columns)
-    return [rows.slice(k, 8) for k in range(0, rows.num_rows, 8)]
+def test_rows_are_handed_on_in_pieces_of_some_size_and_not_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "long.txt").write_text("a red dog barks. " * 4000)
+    settings = EmbedSettings(corpus=str(tmp_path), db=str(tmp_path / "db"), segment="context")
+    prepared = prepare(settings)
+    planner = planner_of(prepared, None, prepared.report("run"), Seen())
+    todo = next(t for w in planner.batches() for t in w.todo.values())
+    work = DecodeThenEmbed(prepared.job("run"))
+    (whole,) = work(todo)
+    assert all(column.num_chunks == 1 for column in whole.columns) and whole.num_rows > 5 * 32
+    monkeypatch.setattr(stages, "PIECE_BYTES", whole.nbytes // 5)
+    pieces = list(work(todo))
+    assert len(pieces) > 2 and all(column.num_chunks == 1 for piece in pieces for column in piece.columns)
+    assert all(piece.nbytes < whole.nbytes // 2 for piece in pieces)
+    assert pa.concat_tables(pieces)["item_id"].to_pylist() == whole["item_id"].to_pylist()
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_tries_of_a_task_that_came_out_differently_never_reach_the_table_and_the_next_run_has_them_to_do(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray takes some blocks of the first try of a task and the rest of the second, in which a source could not be read."""
+    monkeypatch.setattr(stages, "PIECE_BYTES", 1)
     media = tmp_path / "media"
     media.mkdir()
     for name in "abc":
@@ -277,9 +287,9 @@ def test_tries_of_a_task_that_came_out_differently_never_reach_the_table_and_the
     report = prepared.report("run")
     todo = next(t for w in planner_of(prepared, None, report, seen).batches() for t in w.todo.values()).sort_by("uri")
     work = DecodeThenEmbed(replace(prepared.job("run"), batch_size=8))
-    first, alone = _blocks(work(todo.slice(0, 2))), _blocks(work(todo.slice(2, 1)))
+    first, alone = list(work(todo.slice(0, 2))), list(work(todo.slice(2, 1)))
     (media / "a.wav").rename(media / "a.gone")
-    second = _blocks(work(todo.slice(0, 2)))
+    second = list(work(todo.slice(0, 2)))
     (media / "a.gone").rename(media / "a.wav")
     assert [block.num_rows for block in first] == [8, 8, 4] and [block.num_rows for block in second] == [8, 3]
 
