@@ -13,11 +13,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +29,20 @@ START_S = 120
 
 @dataclass(frozen=True)
 class Head:
-    """A running head: where its dashboard is, and the folder that Ray keeps its sessions in."""
+    """A running head: where its dashboard is, Ray's folder of sessions, the process that all others stem from."""
 
     url: str
     folder: Path
     environment: Mapping[str, str]
+    pid: int
+    agent_port: int
+
+    def lose(self) -> None:
+        """Kill all of its processes at once, as when its machine is gone."""
+        root = psutil.Process(self.pid)
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """`ray ARGUMENTS` from the root of the repository, as a user with the token."""
@@ -50,6 +60,18 @@ class Head:
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {token}"} if token else {})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    def probe(self, path: str, within_s: float = 60) -> bytes:
+        """What the agent of the head's node answers to one without a token; it starts after the head."""
+        deadline = time.monotonic() + within_s
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.agent_port}{path}", timeout=30) as answer:
+                    return bytes(answer.read())
+            except urllib.error.URLError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def job(self, submission_id: str) -> dict[str, Any]:
         """What Ray knows of a job."""
@@ -94,7 +116,7 @@ def ray_head(**variables: str) -> Iterator[Head]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    head = Head(url, folder / "ray", {**user, "PATH": path, "RAY_ADDRESS": url})
+    head = Head(url, folder / "ray", {**user, "PATH": path, "RAY_ADDRESS": url}, process.pid, agent)
     try:
         _wait_for(head, process, folder / "head.log")
         yield head
