@@ -142,8 +142,7 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
         say("stopped on request; run the same command again to go on", logging.WARNING, exit_code=STOPPED)
         return STOPPED
     except NoCredentialsError as error:  # tried again: a machine's role may not have answered
-        say(f"{error}: set AWS_ACCESS_KEY_ID or the like in the environment, or give the machine a role", logging.ERROR)
-        return STOPPED
+        return _failed(error, STOPPED, ": set AWS_ACCESS_KEY_ID or the like in the environment, or give the machine a role")
     except INFRASTRUCTURE_ERRORS as error:
         return _failed(error, STOPPED)
     except Exception:  # noqa: BLE001 - the process ends here: say so with the scheduler's code for "our bug"
@@ -239,8 +238,8 @@ def _write(uri: str, text: str) -> None:
         file.write(text)
 
 
-def _failed(error: Exception, code: int) -> int:
-    say(str(error), logging.ERROR, error_type=type(error).__name__, exit_code=code)
+def _failed(error: Exception, code: int, advice: str = "") -> int:
+    say(f"{error}{advice}", logging.ERROR, error_type=type(error).__name__, exit_code=code)
     return code
 
 

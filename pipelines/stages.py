@@ -226,11 +226,13 @@ class DecodeThenEmbed:
     def __call__(self, todo: pa.Table) -> Iterator[pa.Table]:
         """A block of sources -> rows of the table, PIECE_BYTES at a time: many small pieces take memory in their writer."""
         made: list[pa.Table] = []
+        size_bytes = 0
         for rows in self._decode(todo):
             made.append(self._embed(rows))
-            if sum(one.nbytes for one in made) >= PIECE_BYTES:
+            size_bytes += made[-1].nbytes
+            if size_bytes >= PIECE_BYTES:
                 yield pa.concat_tables(made).combine_chunks()
-                made = []
+                made, size_bytes = [], 0
         if made:
             yield pa.concat_tables(made).combine_chunks()
 

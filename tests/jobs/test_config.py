@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 
 from jobs.__main__ import verbs
 from jobs.config import BAD_INPUT, DONE, GATE_FAILED, INTERNAL, STOPPED, JsonReport, run_job
@@ -57,6 +58,8 @@ def _task(config: TaskConfig) -> JsonReport:
             raise ValueError("'bad' is no task; choose another")
         case "away":
             raise ConnectionError("the store does not answer")
+        case "nobody":
+            raise NoCredentialsError
         case "bug":
             raise KeyError("ours")
         case "stop":
@@ -82,6 +85,11 @@ def test_what_failed_is_told_to_people_too(capsys: Capture) -> None:
     assert _run("gate") == GATE_FAILED
     captured = capsys.readouterr()
     assert captured.err.splitlines() == ["error: 3 of 4 are bad"] and json.loads(captured.out)["failed"] is True
+
+
+def test_whoever_has_no_credentials_is_told_what_to_set(capsys: Capture) -> None:
+    assert _run("nobody") == STOPPED
+    assert "set AWS_ACCESS_KEY_ID" in capsys.readouterr().err
 
 
 def test_bad_flags_end_with_two_and_name_the_flag(capsys: Capture) -> None:
