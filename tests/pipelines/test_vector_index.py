@@ -148,7 +148,12 @@ def test_queries_of_no_modality_of_the_table_and_lists_of_modalities_find_as_muc
 def test_queries_moved_into_the_cone_they_look_into_find_there_what_they_do_not_find_from_their_own(
     db: str, space: Space
 ) -> None:
-    dataset = open_table(table_uri(db, "media"))
+    dataset: Any = open_table(table_uri(db, "media"))
+    vectors_ND = vectors_of(dataset.to_table(columns=[VECTOR]))
+    # Divided by Lance's own k-means, which has no seed, the gain is anything from .02 to .19.
+    centroids_KD = np.random.default_rng(1).choice(vectors_ND, 64, replace=False)
+    divided: dict[str, Any] = {"ivf_centroids": centroids_KD, "num_partitions": len(centroids_KD), "num_bits": 1}
+    dataset.create_index(VECTOR, "IVF_RQ", name="vector_idx", metric="cosine", replace=True, **divided)
     settings = SearchSettings.of(dataset)
     assert settings is not None
     asked = []
@@ -165,7 +170,7 @@ def test_queries_moved_into_the_cone_they_look_into_find_there_what_they_do_not_
         for kind, vector, how in asked:
             shares[kind].append(len({*ids(index, vector, exact=True, **how)} & {*ids(index, vector, **how)}) / 10)
         found[moved] = [float(np.mean(share)) for share in shares]
-    assert found[True][0] >= found[False][0] + 0.02 and found[True][1] >= found[False][1] + 0.02, found
+    assert found[True][0] >= found[False][0] + 0.1 and found[True][1] >= found[False][1] + 0.1, found
 
 
 def test_every_vector_lies_in_the_partition_of_its_nearest_centroid(indexed: tuple[Path, dict[str, Any]]) -> None:
