@@ -1,4 +1,4 @@
-"""python -m jobs.make_demo --scenes 200 --out demo: the demo world as ordinary files, to embed and search.
+"""Make the demo world as ordinary files, to embed and search: python -m jobs.make_demo --scenes 200 --out demo
 
 In: how many scenes, where to. Out: media files, `manifest.parquet`, `pairs.parquet`, a report.
 """

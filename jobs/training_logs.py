@@ -102,7 +102,7 @@ class Pace:
         left = f", {_clock((training.steps - training.step) * seconds / steps)} left" if steps else ""
         recall = f", recall {entry['recall']:.3f}" if "recall" in entry else ""
         epoch = f"epoch {entry['epoch']:.4g} of {training.recipe.epochs}"
-        sys.stderr.write(f"{self._what}: {epoch}, loss {entry['loss']:.3f}{recall}{rate}{left}\n")
+        sys.stderr.write(f"{self._what}: {epoch}, loss {entry.get('epoch_loss', entry['loss']):.3f}{recall}{rate}{left}\n")
 
 
 def _clock(seconds: float) -> str:

@@ -93,7 +93,7 @@ class TableMap:
             "names": [str(uri).rstrip("/").rpartition("/")[2] for uri in points["uri"]],
             "texts": [str(text)[:200] if isinstance(text, str) else "" for text in points["text"]],
             "pictures": pictures,
-            "columns": [{"name": name, **_coloured(_coded(points[name]))} for name in ("modality", *self.labels)],
+            "columns": [{"name": name, **_coloured(_coded(points[name]))} for name in (*self.labels, "modality")],
         }
         template = templates(Path(__file__).parent).get_template("table_map.html.jinja")
         return template.render(data=data, title=self._title())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import NoCredentialsError
 
-from jobs.__main__ import verbs
+from jobs.__main__ import main, verbs
 from jobs.config import BAD_INPUT, DONE, GATE_FAILED, INTERNAL, STOPPED, JsonReport, run_job
 
 Capture = pytest.CaptureFixture[str]
@@ -138,6 +138,17 @@ def test_a_list_in_a_section_takes_several_words_as_one_outside_does(
 def test_help_names_the_verb(verb: str, capsys: Capture) -> None:
     assert importlib.import_module(f"jobs.{verb}").main(["--help"]) == DONE
     assert capsys.readouterr().out.startswith(f"usage: bindery {verb} ")
+
+
+def test_help_lists_every_verb_with_what_it_does(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["bindery", "--help"])
+    assert main() == DONE
+    about = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[2:])
+    assert about["embed"] == "Embed a corpus into a table" and sorted(about) == verbs()
+    monkeypatch.setattr("sys.argv", ["bindery", "embde"])
+    assert main() == BAD_INPUT
+    told = capsys.readouterr()
+    assert "no verb 'embde'" in told.err and "  embed " in told.err and not told.out
 
 
 def test_help_tells_what_the_docstring_tells(capsys: Capture) -> None:

@@ -100,6 +100,21 @@ def test_a_job_that_is_done_ends_the_ray_it_has_started(tmp_path: Path) -> None:
         time.sleep(0.2)
 
 
+def test_the_ray_that_a_job_starts_exports_by_what_does_not_leak() -> None:
+    started = """
+import psutil
+from pipelines.cluster import end_ray, start_ray
+
+start_ray()
+ours = psutil.Process().children(recursive=True)
+print({one.environ().get("RAY_enable_open_telemetry") for one in ours if "raylet" in one.name() or "gcs_server" in one.name()})
+end_ray()
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", started], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "{'0'}\n", done.stderr
+
+
 def _started_by(process: psutil.Process, mark: str) -> bool:
     try:
         return process.environ().get("STARTED_BY") == mark

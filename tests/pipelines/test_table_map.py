@@ -98,8 +98,8 @@ def test_the_page_holds_every_item_and_needs_nothing_from_outside(index: Index) 
     data = data_of(page)
     assert len(data["x"]) == len(data["names"]) == len(data["pictures"]) == 32
     assert sum(picture.startswith("data:image/jpeg;base64,") for picture in data["pictures"]) == 24  # all but the texts
-    assert [column["name"] for column in data["columns"]] == ["modality", "thing"]
-    assert data["columns"][0]["values"] == ["audio", "image", "imu", "text"]
+    assert [column["name"] for column in data["columns"]] == ["thing", "modality"], "the first is what the page shows"
+    assert data["columns"][1]["values"] == ["audio", "image", "imu", "text"]
     tags = Tags(page).found
     assert not [tag for tag, attributes in tags if "src" in attributes or "href" in attributes]
     assert any("default-src 'none'" in (attributes.get("content") or "") for _, attributes in tags)
@@ -107,7 +107,7 @@ def test_the_page_holds_every_item_and_needs_nothing_from_outside(index: Index) 
 
 def test_no_two_values_of_a_legend_look_alike(index: Index) -> None:
     for limit in (8, 24, 32):  # of so many values
-        column = data_of(map_table(index, labels=["uri"], limit=limit, method="pca").page())["columns"][1]
+        column = data_of(map_table(index, labels=["uri"], limit=limit, method="pca").page())["columns"][0]
         shades = np.array([to_rgb(colour) for colour in column["colours"]])
         assert len(shades) == len(column["values"]) == limit
         apart = np.linalg.norm(shades[:, None] - shades, axis=2) + np.eye(limit)
@@ -120,7 +120,7 @@ def test_what_a_page_holds_stays_data(index: Index, tmp_path: Path) -> None:
     write_table(tmp_path, replaced(replaced(rows, "thing", evil), "text", evil))
     found = map_table(open_index(str(tmp_path), space=index.space), labels=["thing"])
     data = data_of(found.page())
-    assert data["columns"][1]["values"] == [EVIL] and data["texts"] == [EVIL] * 4
+    assert data["columns"][0]["values"] == [EVIL] and data["texts"] == [EVIL] * 4
     assert [tag for tag, _ in Tags(found.page()).found if tag == "img"] == []
     frame = Tags(found._repr_html_()).found
     assert [tag for tag, _ in frame] == ["iframe"] and frame[0][1]["sandbox"] == "allow-scripts"
@@ -128,7 +128,7 @@ def test_what_a_page_holds_stays_data(index: Index, tmp_path: Path) -> None:
 
 def test_of_too_many_values_the_rarest_are_other(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_COLOURS", 3)
-    column = data_of(map_table(index, labels=["uri"], limit=10).page())["columns"][1]
+    column = data_of(map_table(index, labels=["uri"], limit=10).page())["columns"][0]
     assert len(column["values"]) == 3 and column["values"].count("other") == 1
     assert len(column["codes"]) == 10
 
