@@ -281,6 +281,13 @@ def test_a_bucket_that_may_only_be_read_is_named_before_anything_starts(
     assert "no permission to write to" in capsys.readouterr().err
 
 
+def test_a_table_that_may_not_be_read_is_told_in_words_for_users(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with pytest.raises(OSError, match=r"cannot open table s3://.*: check AWS_\*") as told:
+        open_table(f"{s3}/db/media.lance")
+    assert ".rs:" not in str(told.value), "where in Lance's source"
+
+
 @pytest.fixture
 def overwriting_store(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment in which s3://bucket is a store that ignores conditional writes."""
