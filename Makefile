@@ -1,4 +1,4 @@
-# Three commands matter: `make setup`, `make demo`, `make test`. `make` alone lists all. Needs: make, a POSIX shell, Python 3.11-3.13.
+# Two commands matter: `make demo`, `make test`; both set up first. `make` alone lists all. Needs: make, a POSIX shell, Python 3.11-3.13.
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
