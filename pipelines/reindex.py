@@ -32,6 +32,7 @@ from pipelines.holdings import of_corpus
 from pipelines.known import Seen, id_words
 from pipelines.lease import Lease
 from pipelines.ledger import Ledger
+from pipelines.log import say
 from pipelines.plan import gone
 from pipelines.progress import EmbedProgress
 from pipelines.report import Audit, EmbedReport
@@ -159,11 +160,13 @@ def _run(each: Sequence[Prepared], ledger: Ledger, report: ReindexReport, settin
     seen: dict[str, Seen] = {}
     last: dict[str, EmbedReport] = {}  # of each corpus
     for prepared, one in zip(each, report.corpora, strict=True):
+        began = time.monotonic()
         try:
             with EmbedProgress(one.tally, prepared.settings.table) as progress:
                 embed_corpus(prepared, ledger, one, progress, seen.setdefault(prepared.corpus.id, Seen()))
         except CorpusError as error:
             report.unread[prepared.corpus.id] = str(error)
+        one.seconds = round(time.monotonic() - began, 3)
         last[prepared.corpus.id] = one
     if report.unread:
         return
@@ -186,7 +189,8 @@ def _plan_only(each: Sequence[Prepared], report: ReindexReport, settings: Reinde
         one.plan = foresee(planner, prepared.job(report.run_id), settings.prices)
         last[prepared.corpus.id] = one
     for corpus, one in last.items():
-        _gone(dataset, corpus, each[0].recipes, seen.values(), one, report, settings.max_delete_fraction)
+        if vanished := _gone(dataset, corpus, each[0].recipes, seen.values(), one, report, settings.max_delete_fraction):
+            say(f"{corpus}: would delete what is gone, sources: {len(vanished):,}", stage="plan", deleted=len(vanished))
 
 
 def _gone(

@@ -56,11 +56,14 @@ def corpora(tmp_path: Path) -> tuple[Path, Path]:
     return folder, labelled
 
 
-def test_what_is_gone_goes_and_new_labels_come_without_embedding(corpora: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_is_gone_goes_and_new_labels_come_without_embedding(
+    corpora: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, labelled = corpora
     db = tmp_path / "db"
     first = _reindex(db, folder, labelled)
     assert first.exit_code == DONE and _names(db) == [f"{n}.jpg" for n in "abcdxyz"]
+    assert all(0 < one.seconds <= first.seconds for one in first.corpora)
     before = _table(db)
 
     (folder / "a.jpg").unlink()
@@ -79,6 +82,7 @@ def test_what_is_gone_goes_and_new_labels_come_without_embedding(corpora: tuple[
 
     planned = _reindex(db, folder, labelled, max_delete_fraction=0.25, dry_run=True)
     assert planned.corpora[0].tally.deleted == 1 and len(_names(db)) == 7, "a dry run only says so"
+    assert f"{folder}: would delete what is gone, sources: 1" in capsys.readouterr().err
     done = _reindex(db, folder, labelled, max_delete_fraction=0.25)
     assert done.exit_code == DONE and done.corpora[0].tally.deleted == 1 and done.corpora[1].tally.relabelled == 0
     assert _names(db) == [f"{n}.jpg" for n in "bcdxyz"]
