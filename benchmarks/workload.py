@@ -40,7 +40,7 @@ HUGE_AUDIO = {"audio_embed_dim": 768, "audio_num_blocks": 12, "audio_num_heads":
 
 
 def jpegs(folder: Path, count: int) -> Path:
-    """A folder of so many JPEGs of mixed size, most of them 500 x 375, a thousand a subfolder."""
+    """A folder of so many JPEGs of mixed size, about 500 x 375, a thousand a subfolder."""
     return _files(folder / f"jpegs-{count}", count, [_jpeg(seed, SMALL) for seed in range(KINDS)], "jpg")
 
 
@@ -127,7 +127,7 @@ def _files(folder: Path, count: int, kinds: list[bytes], ending: str) -> Path:
 
 
 def _jpeg(seed: int, sizes: Sequence[tuple[int, int]]) -> bytes:
-    """Smooth shapes with some grain, as photographs have: one or two bits a pixel."""
+    """Smooth shapes with some grain, as photographs have: some two bits a pixel."""
     rng = np.random.default_rng(seed)
     width, height = sizes[seed % len(sizes)]
     shapes = Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)

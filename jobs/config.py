@@ -28,7 +28,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pipelines.forecast import rounded
 from pipelines.log import LogFormat, log_lines, say
-from pipelines.storage import INFRASTRUCTURE_ERRORS, filesystem
+from pipelines.storage import INFRASTRUCTURE_ERRORS, NO_CREDENTIALS, filesystem
 
 # Lance and LanceDB warn of every fork; here each is followed by exec at once, which is safe.
 _FORK_WARNINGS = "lance is not fork-safe|lancedb fork support is experimental"
@@ -141,8 +141,8 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
     except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own SIGTERM handler, while Ray is starting
         say("stopped on request; run the same command again to go on", logging.WARNING, exit_code=STOPPED)
         return STOPPED
-    except NoCredentialsError as error:  # tried again: a machine's role may not have answered
-        return _failed(error, STOPPED, ": set AWS_ACCESS_KEY_ID or the like in the environment, or give the machine a role")
+    except NoCredentialsError as error:
+        return _failed(error, BAD_INPUT, f" of the store; {NO_CREDENTIALS}")
     except INFRASTRUCTURE_ERRORS as error:
         return _failed(error, STOPPED)
     except Exception:  # noqa: BLE001 - the process ends here: say so with the scheduler's code for "our bug"

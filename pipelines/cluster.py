@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -23,6 +25,7 @@ from pipelines.log import say
 
 FREE_WITHIN_S = 600.0  # how long a job waits for the first free CPU: autoscalers take minutes to add a node
 SAY_AFTER_S = 30.0
+LOOK_EVERY_S = 20.0
 
 
 def start_ray() -> None:
@@ -34,8 +37,8 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # our own progress speaks of items
     if not ray.is_initialized():
         with Starting():
-            if os.environ.get("RAY_ADDRESS"):
-                ray.init(logging_level=logging.ERROR)
+            if address := os.environ.get("RAY_ADDRESS"):
+                _join(address)
             else:  # "local": never a stale cluster that a killed head has left behind
                 # Ray 2.60's newer exporter leaks 20 MB a minute in Ray Data's statistics actor; the older one does not.
                 os.environ.setdefault("RAY_enable_open_telemetry", "0")
@@ -46,6 +49,23 @@ def start_ray() -> None:
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _join(address: str) -> None:
+    """Join a cluster that stays.
+
+    Raises:
+        OSError: none answers there.
+    """
+    # Tries of some 40 s each; Ray's own 20 of them are a quarter of an hour in which it hears no signal.
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
+    try:
+        ray.init(logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise OSError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). Is it up? If it asks for a token, "
+            "RAY_AUTH_MODE=token and the token have to be set here, too. Without RAY_ADDRESS the job runs on this machine alone"
+        ) from error
 
 
 def end_ray() -> None:
@@ -110,6 +130,31 @@ class Resources:
         if ray.is_initialized():
             return cls.of_cluster()
         return cls(max(1, int(ray_utils.get_num_cpus())), torch.cuda.device_count())
+
+    def __str__(self) -> str:
+        return f"{self.cpus:,} CPUs and {self.gpus:,} GPUs"
+
+
+class Growth:
+    """Whether a cluster has come to hold more than a run makes use of: pools keep the size that they were made with."""
+
+    def __init__(self, used: Resources) -> None:
+        self._used = used
+        self._look_at_s = time.monotonic() + LOOK_EVERY_S
+
+    def news(self) -> str | None:
+        """What there is to say, once; Ray is asked now and then only."""
+        if time.monotonic() < self._look_at_s:
+            return None
+        self._look_at_s = time.monotonic() + LOOK_EVERY_S
+        now = Resources.of_cluster()
+        if now.cpus <= self._used.cpus and now.gpus <= self._used.gpus:
+            return None
+        self._look_at_s = math.inf
+        return (
+            f"the cluster now has {now}, and this run uses {self._used}: nodes came after it had begun. To use them "
+            "all, stop it and run the same command again, which goes on where it stopped"
+        )
 
 
 def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:

@@ -36,6 +36,7 @@ from pipelines.report import Audit, EmbedReport, Tally
 from pipelines.runs import append_run, new_run_id
 from pipelines.segments import Cut, parse_cuts
 from pipelines.stages import Job
+from pipelines.storage import INFRASTRUCTURE_ERRORS
 from pipelines.table import RESERVED_COLUMNS, check_columns, check_space, item_schema, open_table, table_uri
 from pipelines.todo import Todo
 from pipelines.tombstones import Tombstones
@@ -237,7 +238,7 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     try:
         if todo:
             progress.begin(ledger)
-            embed_all(prepared.job(report.run_id), todo, writer, progress)
+            report.resources = embed_all(prepared.job(report.run_id), todo, writer, progress)
         writer.finish()
     except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded
         writer.save()
@@ -261,7 +262,7 @@ def run_errors() -> Iterator[None]:
     except (CorpusError, SpaceError):  # what is listed late may be wrong, too; or a worker lacks a package
         raise
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, OSError):
+        if isinstance(error.cause, INFRASTRUCTURE_ERRORS):
             raise OSError(f"a worker could not go on: {error.cause}; mend it and run the same command again") from error
         raise RuntimeError(f"a worker failed: {error}") from error  # never as the ValueError that it may be
     except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import ray
 
 from encoders.space import load_space
-from pipelines.cluster import Resources, await_free
+from pipelines.cluster import Growth, Resources, await_free
 from pipelines.progress import EmbedProgress
 from pipelines.segments import WHOLE
 from pipelines.stages import Decode, DecodeThenEmbed, Embed, Job, Probe, row_bytes
@@ -20,18 +20,23 @@ from pipelines.writer import Writer
 GPU_ROWS, GPU_BYTES = 512, 80 * 1024**2  # of features in one batch for a GPU: half a second's work, and no more than that
 
 
-def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedProgress) -> None:
+def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedProgress) -> Resources:
     """Blocks of sources in, references to blocks of rows out, handed to the writer; largest sources first.
 
     With GPUs a Dataset for each modality, one after the other: an actor a CPU decodes, one a GPU embeds
     (docs/decisions/0015-one-actor-a-gpu.md). With CPUs alone one Dataset for all: one pool of actors does it all, and seven
     modalities start it once (docs/decisions/0003-one-pool-on-cpus.md).
 
+    Returns:
+        What the pools were made for.
+
     Raises:
         OSError: the cluster has no room.
     """
     await_free(Resources.of_cluster().gpus)
     resources = Resources.of_cluster()  # an autoscaler may have added some
+    progress.say(f"embedding on {resources}", stage="start", cpus=resources.cpus, gpus=resources.gpus)
+    growth = Growth(resources)
     writer.start(resources.cpus, in_parts=any(job.cuts[m] != WHOLE.name for m in todo))
     largest_first = sorted(todo, key=lambda m: todo[m].mean_bytes, reverse=True)
     done = 0
@@ -43,6 +48,9 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
                     writer.add(entry.ref, entry.metadata.size_bytes)
                 writer.tick()
                 progress.update(done)
+                if (news := growth.news()) is not None:
+                    progress.say(news, stage="embed")
+    return resources
 
 
 def _embedded(job: Job, group: dict[str, Todo], resources: Resources) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -42,7 +43,8 @@ class EmbedProgress:
             disable=not self._live,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._total = 0
+        self._total = self._done = 0
+        self._first: tuple[float, int] | None = None  # when the first were through, and how many
         self._began = self._printed = time.monotonic()
 
     def __enter__(self) -> EmbedProgress:
@@ -50,9 +52,15 @@ class EmbedProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._tasks:
+            self._show()
         self._bar.stop()
         if self._metrics is not None:
             self._metrics.update(self._tally, running=False)
+        if self._done:
+            took = f"in {time.monotonic() - self._began:,.0f} s"
+            self._say(f"{self._done:,}/{self._total:,} sources {took}, {self._note()}")
+        self._tell_rejects()
 
     def say(self, text: str, **about: Any) -> None:
         """One line, where someone may read it."""
@@ -70,20 +78,51 @@ class EmbedProgress:
 
     def update(self, done: int) -> None:
         """So many sources are through the towers."""
+        now_s = time.monotonic()
+        if done and self._first is None:
+            self._first = now_s, done
+        self._done = done
         if self._metrics is not None:
             self._metrics.update(self._tally)
-        took_s = max(time.monotonic() - self._began, 1e-3)
-        rejects = self._tally.rejected - self._tally.rejected_before
-        note = f"{self._tally.bytes_embedded / 1e6:,.1f} MB  {done / took_s:,.1f}/s  {rejects:,} rejected"
-        self._bar.update(self._tasks["all"], completed=done, note=note)
+        self._show()
+        if not self._live and now_s - self._printed > LINE_EVERY_S:
+            self._printed = now_s
+            per_s = self._per_s()
+            left = f", ETA {(self._total - done) / per_s:,.0f} s" if per_s else "" if done else ", starting the workers"
+            parts = ", ".join(f"{m} {c['embedded']:,}/{c['planned']:,}" for m, c in sorted(self._tally.by_modality.items()))
+            self._say(f"{done:,}/{self._total:,} sources, {self._note()}{left} (staged: {parts})")
+
+    def _show(self) -> None:
+        """What the bars have to show."""
+        self._bar.update(self._tasks["all"], completed=self._done, note=self._note())
         for modality, counts in self._tally.by_modality.items():
             if modality in self._tasks:
                 through = counts["embedded"] + counts["rejected"]
                 self._bar.update(self._tasks[modality], completed=through, note=f"{counts['rejected']:,} rejected")
-        if not self._live and time.monotonic() - self._printed > LINE_EVERY_S:
-            self._printed = time.monotonic()
-            left = f"ETA {(self._total - done) * took_s / done:,.0f} s" if done else "starting the workers"
-            parts = ", ".join(f"{m} {c['embedded']:,}/{c['planned']:,}" for m, c in sorted(self._tally.by_modality.items()))
-            limit = verdict(self._tally.seconds)
-            line = f"{done:,}/{self._total:,} sources, {note}, {left} ({parts}){f'; {limit}' if limit else ''}"
-            self.say(line, stage="embed", done=done, planned=self._total, rejected=rejects, bottleneck=limit)
+
+    def _note(self) -> str:
+        rate = f"{per_s:,.1f}/s  " if (per_s := self._per_s()) else ""
+        return f"{self._tally.bytes_embedded / 1e6:,.1f} MB  {rate}{self._rejects():,} rejected"
+
+    def _tell_rejects(self) -> None:
+        """The first of this run, where there is no log of JSON, which has told them."""
+        first, table = self._tally.first_rejects, f"{self._table}__rejects"
+        for one in first if not in_json() else []:
+            say(f"rejected: {one}", logging.WARNING)
+        if first and self._rejects() > len(first) and not in_json():
+            say(f"and {self._rejects() - len(first):,} more, which the table {table} names", logging.WARNING)
+
+    def _rejects(self) -> int:
+        """Of this run."""
+        return self._tally.rejected - self._tally.rejected_before
+
+    def _per_s(self) -> float:
+        """Sources a second since the first were through; 0 if nothing has come since."""
+        began_s, already = self._first or (0.0, 0)
+        return (self._done - already) / max(time.monotonic() - began_s, 1e-3)
+
+    def _say(self, line: str) -> None:
+        """A line about the sources, with what holds the run back."""
+        limit = verdict(self._tally.seconds)
+        about = {"done": self._done, "planned": self._total, "rejected": self._rejects(), "bottleneck": limit}
+        self.say(f"{line}{f'; {limit}' if limit else ''}", stage="embed", **about)

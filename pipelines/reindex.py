@@ -185,8 +185,10 @@ def _plan_only(each: Sequence[Prepared], report: ReindexReport, settings: Reinde
     last: dict[str, EmbedReport] = {}
     dataset = open_table(each[0].uri)
     for prepared, one in zip(each, report.corpora, strict=True):
+        began = time.monotonic()
         planner = planner_of(prepared, dataset, one, seen.setdefault(prepared.corpus.id, Seen()))
         one.plan = foresee(planner, prepared.job(report.run_id), settings.prices)
+        one.seconds = round(time.monotonic() - began, 3)
         last[prepared.corpus.id] = one
     for corpus, one in last.items():
         if vanished := _gone(dataset, corpus, each[0].recipes, seen.values(), one, report, settings.max_delete_fraction):

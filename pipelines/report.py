@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.bottleneck import STAGES, verdict
+from pipelines.cluster import Resources
 from pipelines.forecast import Forecast
 from pipelines.rejects import Rejected
 
@@ -34,7 +35,7 @@ class Tally:
     rejected: int = 0
     rejected_before: int = 0
     rejects: Counter[str] = field(default_factory=Counter)  # of this run, by error type
-    first_rejects: list[str] = field(default_factory=list)  # of this run, FIRST_REJECTS at most: URI and why
+    first_rejects: list[str] = field(default_factory=list)  # of this run, FIRST_REJECTS at most: URI and why; for people only
     unexpected: Counter[str] = field(default_factory=Counter)  # those of `rejects` that look like a bug of ours
     unreadable: int = 0  # rows of a manifest that cannot be read as sources; among the rejected
     planned: Counter[str] = field(default_factory=Counter)  # to embed, by reason: new, changed, stale
@@ -105,6 +106,7 @@ class EmbedReport:
     dry_run: bool = False
     commits: int = 0
     seconds: float = 0.0
+    resources: Resources | None = None  # that the pools were made for; of a run that had nothing to embed None
     audit: Audit | None = None
     plan: Forecast | None = None  # of a dry run
     plan_vs_fact: Mapping[str, Any] | None = None  # of a run that was given its plan
@@ -116,8 +118,8 @@ class EmbedReport:
         if tally.listed and tally.rejected / tally.listed > self.max_reject_rate:
             found.append(
                 f"{tally.rejected} of {tally.listed} sources rejected, above --max-reject-rate {self.max_reject_rate}"
-                + "".join(f"; first {first}" for first in tally.first_rejects[:1])
-                + f"; see the table {self.table.removesuffix('.lance').rpartition('/')[2]}__rejects"
+                + (f", {tally.rejected_before} of them by earlier runs" if tally.rejected_before else "")
+                + f"; the table {self.table.removesuffix('.lance').rpartition('/')[2]}__rejects names them"
             )
         found += [
             f"unexpected {kind} in {count} of {tally.listed} sources: likely a bug, see the rejects table"
@@ -141,9 +143,11 @@ class EmbedReport:
         counts = dict(tally)
         counts["skipped_by_kind"], counts["skipped"] = counts["skipped"], self.tally.skipped.total()
         own = {k: v for k, v in vars(self).items() if k not in ("tally", "max_reject_rate", "audit")}
+        own["resources"] = self.resources and vars(self.resources)
         own["audit"] = self.audit and vars(self.audit)
         own["plan"] = self.plan and self.plan.to_json()
         counts["seconds_by_stage"] = {name: round(took_s, 3) for name, took_s in counts.pop("seconds").items()}
         del counts["commits"], counts["measured"]  # `own` counts all commits; the latter is for Prometheus
+        del counts["first_rejects"]  # reports are kept in the runs table, and a purge leaves no URI in any
         limit = verdict(self.tally.seconds)
         return json.dumps({"job": "embed", **own, **counts, "bottleneck": limit, "failures": self.failures})

@@ -47,7 +47,7 @@ _FACTS = {
 }
 _PLACE = {"_segment": pa.string(), "start_s": pa.float64(), "end_s": pa.float64()}
 TENSOR_BYTES = 1 << 30  # no tensor of a tower on a CPU is larger
-PIECE_BYTES = 8 * 1024**2  # of rows that are handed on together
+PIECE_BYTES = 8 * 1024**2  # of rows that are handed on together; Ray may join several
 READ_AHEAD = 64  # sources that may wait while their headers are looked at
 
 

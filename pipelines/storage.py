@@ -21,6 +21,7 @@ from pipelines.identity import is_local
 
 # What stores and networks raise; neither of the last two is an OSError.
 INFRASTRUCTURE_ERRORS = (OSError, BotoCoreError, aiohttp.ClientError)
+NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID or the like in the environment, or give the machine a role"
 _IO_URING_SETUP, _IO_URING_PARAMS_BYTES = 425, 120  # of Linux, on every architecture; of struct io_uring_params
 
 

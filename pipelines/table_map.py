@@ -83,7 +83,7 @@ class TableMap:
         return buffer.getvalue()
 
     def page(self) -> str:
-        """One HTML page to look around in: hover, zoom, colour by any label; it needs nothing from the network."""
+        """One HTML page to look around in: hover, zoom, colour by any label, the first to begin with; it needs no network."""
         points = self.points
         shown = len(points) <= MAX_THUMBNAILS
         pictures = [_thumbnail(preview) for preview in points["preview"]] if shown else []

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
+import ray.data  # not ray alone: a Stager imports when it starts what its first block of a Dataset would
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipelines.bottleneck import MEASURES
@@ -115,7 +115,7 @@ def _with_counts(rows: pa.Table) -> pa.Table:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Stager:
-    """An actor that writes fragments; it starts with the pipeline, so that the first commit does not wait for that."""
+    """An actor that writes fragments; it starts with the pipeline: no commit waits for imports or for Lance's threads."""
 
     def __init__(self) -> None:
         give_freed_memory_back(GIVEN_BACK_BYTES)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def kill_holder(command: Sequence[str], db: Path, after_s: float) -> None:
-    """Start a job on table `media` of a database, and kill it so long after it got the lease; it may have ended by then."""
+    """Start a job on table `media` of a database, and kill it so long after it got the lease; it may have ended in between."""
     lease = db / "_bindery" / "media"
     held_before = {epoch.name for epoch in lease.glob("epoch-*")}
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

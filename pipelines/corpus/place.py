@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pipelines.corpus.corpus import CorpusError
 from pipelines.identity import canonical_uri, is_local, without_signatures
-from pipelines.storage import store
+from pipelines.storage import NO_CREDENTIALS, store
 
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ProfileNotFound")
 _NO_ANSWER = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError")
@@ -116,9 +116,7 @@ def reading(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         if type(error).__name__ in _NO_CREDENTIALS:
-            raise CorpusError(
-                f"no credentials to read {shown}; set AWS_ACCESS_KEY_ID or the like in the environment"
-            ) from error
+            raise CorpusError(f"no credentials to read {shown}; {NO_CREDENTIALS}") from error
         if type(error).__name__ in _NO_ANSWER:
             raise ConnectionError(f"{shown} does not answer: {_brief(error)}") from error
         raise

@@ -88,7 +88,7 @@ def test_what_failed_is_told_to_people_too(capsys: Capture) -> None:
 
 
 def test_whoever_has_no_credentials_is_told_what_to_set(capsys: Capture) -> None:
-    assert _run("nobody") == STOPPED
+    assert _run("nobody") == BAD_INPUT
     assert "set AWS_ACCESS_KEY_ID" in capsys.readouterr().err
 
 

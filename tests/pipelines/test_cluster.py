@@ -12,6 +12,8 @@ import psutil
 import pyarrow as pa
 import pytest
 import ray
+from botocore.exceptions import HTTPClientError
+from ports import free_ports
 
 from pipelines.cluster import Starting, await_free
 from pipelines.embed import run_errors
@@ -115,6 +117,39 @@ end_ray()
     assert done.stdout == "{'0'}\n", done.stderr
 
 
+def test_a_run_is_told_once_that_its_cluster_has_grown() -> None:
+    grown = """
+from ray.cluster_utils import Cluster
+from pipelines import cluster
+
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+nodes.connect()
+cluster.LOOK_EVERY_S = 0.0
+growth = cluster.Growth(cluster.Resources.of_cluster())
+assert growth.news() is None
+nodes.add_node(num_cpus=1, num_gpus=1)
+nodes.wait_for_nodes()
+print(growth.news(), growth.news())
+cluster.end_ray()
+nodes.shutdown()
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", grown], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.startswith("the cluster now has 2 CPUs and 1 GPUs, and this run uses 1 CPUs and 0 GPUs"), done.stderr
+    assert done.stdout.endswith("goes on where it stopped None\n")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_ends_the_job_with_3_soon(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a red circle")
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "jobs.embed", str(tmp_path), "--db", str(tmp_path / "db")]
+    environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)  # Ray alone takes 800 s
+    assert done.returncode == 3 and f"no Ray cluster answers at RAY_ADDRESS=127.0.0.1:{port}" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def _started_by(process: psutil.Process, mark: str) -> bool:
     try:
         return process.environ().get("STARTED_BY") == mark
@@ -123,7 +158,10 @@ def _started_by(process: psutil.Process, mark: str) -> bool:
 
 
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize(("met", "kind"), [(OSError("the store is away"), OSError), (ValueError("a bug"), RuntimeError)])
+@pytest.mark.parametrize(
+    ("met", "kind"),
+    [(OSError("the store is away"), OSError), (HTTPClientError(error="away"), OSError), (ValueError("a bug"), RuntimeError)],
+)
 def test_what_a_worker_met_is_told_apart_from_what_it_does_wrong(met: Exception, kind: type[Exception]) -> None:
     class Stage:  # in here, so that Ray sends it along
         def __call__(self, rows: pa.Table) -> pa.Table:

@@ -201,6 +201,18 @@ def test_a_purge_in_one_step_searches_for_the_vectors_too(tmp_path: Path) -> Non
     assert not _files_with(str(tmp_path), "secret.jpg")
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_a_purge_leaves_nothing_of_a_source_that_failed_a_gate(tmp_path: Path) -> None:
+    media, db = tmp_path / "media", str(tmp_path / "db")
+    media.mkdir()
+    (media / "kept.txt").write_text("a red circle")
+    (media / "secret.jpg").write_bytes(b"no picture, and nobody's business")
+    assert embed(EmbedSettings(corpus=str(media), db=db, max_reject_rate=0.0)).failures
+    assert _files_with(db, "secret.jpg")
+    report = _delete(db, uri=[str(media / "secret.jpg")], purge=True)
+    assert report.exit_code == 0 and not _files_with(db, "secret.jpg", "nobody's")
+
+
 def test_a_purge_forgets_a_corpus_that_was_the_purged_file(tmp_path: Path) -> None:
     _fill(str(tmp_path), [_row("/c/secret.jpg", corpus="/c/secret.jpg"), _row("/c/kept.jpg")])
     report = _delete(str(tmp_path), uri=["/c/secret.jpg"], purge=True)

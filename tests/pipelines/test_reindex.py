@@ -81,6 +81,7 @@ def test_what_is_gone_goes_and_new_labels_come_without_embedding(
     assert (after["embedded_at"][before.index] == before["embedded_at"]).all()
 
     planned = _reindex(db, folder, labelled, max_delete_fraction=0.25, dry_run=True)
+    assert all(0 < one.seconds <= planned.seconds for one in planned.corpora)
     assert planned.corpora[0].tally.deleted == 1 and len(_names(db)) == 7, "a dry run only says so"
     assert f"{folder}: would delete what is gone, sources: 1" in capsys.readouterr().err
     done = _reindex(db, folder, labelled, max_delete_fraction=0.25)
