@@ -5,6 +5,7 @@ uri -> {bytes} -> preprocess -> {small arrays} -> embed -> {vector} -> staged La
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from pipelines.identity import canonical_uri, recipe
 from pipelines.known import Seen, id_words
 from pipelines.lease import Lease
 from pipelines.ledger import Ledger
+from pipelines.log import say
 from pipelines.plan import Planner
 from pipelines.pools import embed_all
 from pipelines.progress import EmbedProgress
@@ -176,8 +178,7 @@ def embed(settings: EmbedSettings) -> EmbedReport:
     prepared = prepare(settings)
     report = prepared.report(new_run_id())
     if settings.dry_run:
-        planner = planner_of(prepared, open_table(prepared.uri), report, Seen())
-        report.plan = foresee(planner, prepared.job(report.run_id), settings.prices)
+        plan_only(prepared, open_table(prepared.uri), report, Seen())
     else:
         with (
             Lease(prepared.db, settings.table, report.run_id, only_writer=settings.only_writer) as lease,
@@ -225,12 +226,7 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
             todo.setdefault(modality, Todo()).add(sources)
     writer.relabel_all()
     to_embed = sum(one.rows for one in todo.values())
-    rejected = tally.listed - tally.unchanged - to_embed  # before, or while planning
-    progress.say(
-        f"{tally.listed:,} sources listed: {tally.unchanged:,} unchanged, {to_embed:,} to embed, "
-        f"{tally.skipped.total():,} skipped, {tally.duplicate:,} duplicate" + (f", {rejected:,} rejected" if rejected else ""),
-        stage="plan",
-    )
+    progress.say(tally.planned_words(to_embed), stage="plan")
     if todo:
         start_ray()
         check_workers(prepared.space.encoders[modality] for modality in todo)
@@ -244,6 +240,31 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
         writer.save()
         raise
     report.commits = ledger.commits - commits
+
+
+def plan_only(prepared: Prepared, dataset: Any | None, report: EmbedReport, seen: Seen) -> None:
+    """A dry run of a corpus: plan, try a sample, and say what the run would do and take, and whether its gate would fail.
+
+    Args:
+        prepared: the run.
+        dataset: its table; None where there is none.
+        report: filled in.
+        seen: the sources that the corpus has named; grows.
+    """
+    began, tally = time.monotonic(), report.tally
+    report.plan = foresee(planner_of(prepared, dataset, report, seen), prepared.job(report.run_id), prepared.settings.prices)
+    to_embed = sum(cost.sources for cost in report.plan.costs.values())
+    say(tally.planned_words(to_embed), stage="plan")
+    report.plan.show()
+    rejects = tally.listed - tally.unchanged - to_embed + sum(cost.rejects for cost in report.plan.costs.values())
+    if rejects > report.max_reject_rate * tally.listed:
+        say(
+            f"some {rejects:,.0f} of {tally.listed:,} sources would be rejected, above --max-reject-rate "
+            f"{report.max_reject_rate}: the run would do the rest and end with 1",
+            logging.WARNING,
+            stage="plan",
+        )
+    report.seconds = round(time.monotonic() - began, 3)
 
 
 def planner_of(prepared: Prepared, dataset: Any | None, report: EmbedReport, seen: Seen) -> Planner:

@@ -78,6 +78,11 @@ class Cost:
     other_s: float  # to take over what was decoded, to check vectors and make rows
 
     @property
+    def rejects(self) -> float:
+        """How many sources would be rejected, if all are like those tried."""
+        return self.sources * sum(self.would_reject.values()) / self.tried
+
+    @property
     def core_s(self) -> float:
         """Of a core, without the tower."""
         return self.decode_s + self.other_s + ROW_S * self.rows

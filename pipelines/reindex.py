@@ -23,7 +23,7 @@ from pipelines.embed import (
     Prepared,
     audit,
     embed_corpus,
-    planner_of,
+    plan_only,
     prepare,
     run_errors,
 )
@@ -38,7 +38,6 @@ from pipelines.progress import EmbedProgress
 from pipelines.report import Audit, EmbedReport
 from pipelines.runs import append_run, new_run_id
 from pipelines.table import open_table
-from pipelines.trial import foresee
 from pipelines.upkeep import optimize
 
 
@@ -185,10 +184,7 @@ def _plan_only(each: Sequence[Prepared], report: ReindexReport, settings: Reinde
     last: dict[str, EmbedReport] = {}
     dataset = open_table(each[0].uri)
     for prepared, one in zip(each, report.corpora, strict=True):
-        began = time.monotonic()
-        planner = planner_of(prepared, dataset, one, seen.setdefault(prepared.corpus.id, Seen()))
-        one.plan = foresee(planner, prepared.job(report.run_id), settings.prices)
-        one.seconds = round(time.monotonic() - began, 3)
+        plan_only(prepared, dataset, one, seen.setdefault(prepared.corpus.id, Seen()))
         last[prepared.corpus.id] = one
     for corpus, one in last.items():
         if vanished := _gone(dataset, corpus, each[0].recipes, seen.values(), one, report, settings.max_delete_fraction):

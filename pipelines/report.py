@@ -72,6 +72,14 @@ class Tally:
         for one in rejected:
             self.of(one.modality or "unknown")["rejected"] += 1
 
+    def planned_words(self, to_embed: int) -> str:
+        """The plan in a line for people."""
+        rejected = self.listed - self.unchanged - to_embed  # before, or while planning
+        return (
+            f"{self.listed:,} sources listed: {self.unchanged:,} unchanged, {to_embed:,} to embed, {self.skipped.total():,} "
+            f"skipped, {self.duplicate:,} duplicate" + (f", {rejected:,} rejected" if rejected else "")
+        )
+
     def broken_laws(self) -> list[str]:
         """The laws that do not hold, as text."""
         kept = self.found - self.skipped.total() - self.duplicate

@@ -44,7 +44,7 @@ class _Tried:
 
 
 def foresee(planner: Planner, job: Job, prices: Sequence[Machine]) -> Forecast:
-    """Plan, and try some of what there is to do, 20 s a modality at most, to tell what all of it takes; shown on stderr.
+    """Plan, and try some of what there is to do, 20 s a modality at most, to tell what all of it takes.
 
     Nothing is written and no Ray is started; a cluster that RAY_ADDRESS names is asked for its resources.
 
@@ -64,7 +64,7 @@ def foresee(planner: Planner, job: Job, prices: Sequence[Machine]) -> Forecast:
         keep_freed_memory(TENSOR_BYTES)
         trial = _Trial(replace(job, batch_size=GPU_ROWS) if device != CPU else job, device) if samples else None
         costs = {modality: trial.cost(sample) for modality, sample in sorted(samples.items()) if trial}
-    forecast = Forecast(
+    return Forecast(
         corpus=job.corpus,
         costs=costs,
         cpus=resources.cpus,
@@ -74,8 +74,6 @@ def foresee(planner: Planner, job: Job, prices: Sequence[Machine]) -> Forecast:
         load_s=trial.load_s if trial else 0.0,
         prices=prices or PRICES,
     )
-    forecast.show()
-    return forecast
 
 
 class _Trial:

@@ -194,6 +194,22 @@ def test_a_dry_run_plans_and_writes_nothing(world: Path, tmp_path: Path) -> None
     assert not (tmp_path / "db").exists()
 
 
+def test_a_dry_run_tells_what_is_listed_and_a_gate_that_the_run_would_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "media").mkdir()
+    for name in "abc":
+        (tmp_path / "media" / f"{name}.jpg").write_bytes(_picture(9))
+    (tmp_path / "media" / "bad.jpg").write_bytes(_picture(9)[:400])
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "media" / "grey16.png")
+    _run(tmp_path / "media", tmp_path / "db", dry_run=True, max_reject_rate=0.4)
+    told = capsys.readouterr().err
+    assert "5 sources listed: 0 unchanged, 4 to embed, 0 skipped, 0 duplicate, 1 rejected" in told
+    assert "would be rejected" not in told
+    _run(tmp_path / "media", tmp_path / "db", dry_run=True, max_reject_rate=0.3)
+    assert "some 2 of 5 sources would be rejected, above --max-reject-rate 0.3" in capsys.readouterr().err
+
+
 def test_a_driver_killed_at_work_is_resumed_by_the_same_command(tmp_path: Path) -> None:
     media = tmp_path / "media"
     media.mkdir()
