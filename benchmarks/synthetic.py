@@ -116,6 +116,6 @@ def machine() -> dict[str, Any]:
         "load_average_1min": round(psutil.getloadavg()[0], 1),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("pylance", "pyarrow", "numpy", "pandas")},
+            **{name: version(name) for name in ("pylance", "pyarrow", "numpy", "pandas", "ray", "torch")},
         },
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pipelines
+from encoders.errors import MediaError
 from encoders.media.types import URI
 from jobs.config import DryRun, JsonReport, planned, run_job
 
@@ -69,6 +70,8 @@ def search(config: SearchConfig) -> JsonReport:
 
             return planned("search", asdict(plan_search(index, query, modality, config.where, config.k)))
         hits = index.search(**query, modality=modality, where=config.where, k=config.k)
+    except MediaError as error:
+        raise ValueError(f"{', '.join(map(str, files.values()))}: {error}") from error
     except TypeError as error:  # a file of a modality that the table's space has no encoder for
         raise ValueError(str(error)) from error
     print(hits)

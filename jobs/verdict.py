@@ -19,6 +19,8 @@ from pipelines.log import say
 from pipelines.promotion import check_joins, promote
 from pipelines.storage import filesystem
 
+TOLD = 12  # pairs of modalities, on stderr
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -58,6 +60,7 @@ def conclude(findings: Findings, out: str, goal: Goal | None = None) -> JsonRepo
         The findings' values; GATE_FAILED, and nothing promoted, where a minimum was not reached.
     """
     values: dict[str, Any] = findings.to_dict()
+    say(_told(findings))
     for check in findings.checks:
         if not check.passed:
             say(f"not reached: {check}")
@@ -70,6 +73,18 @@ def conclude(findings: Findings, out: str, goal: Goal | None = None) -> JsonRepo
         values["promoted"] = asdict(promoted)
         tell_stale(promoted.replaced, promoted.stale_rows, goal.db, goal.table)
     return JsonReport(values, DONE if findings.passed else GATE_FAILED)
+
+
+def _told(findings: Findings) -> str:
+    """The scores that people ask for first: how often the nearest is the partner."""
+    about = findings.focus or findings.evaluation.items
+    pairs = [one for one in findings.evaluation.retrieval if one.query in about or one.target in about]
+    each = [
+        f"{one.query} -> {one.target} {one.recall['R@1']:.3f}{' (never met in training)' if one.relation == 'emergent' else ''}"
+        for one in pairs[:TOLD]
+    ]
+    more = f", and {len(pairs) - TOLD} more in the report" if len(pairs) > TOLD else ""
+    return f"R@1 of {findings.held_out.things:,} things: {', '.join(each)}{more}"
 
 
 def score_held_out(space: Space, pairs: str, rows: Sequence[int] | np.ndarray, out: str) -> JsonReport:

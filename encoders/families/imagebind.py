@@ -136,6 +136,6 @@ def _checkpoint(asked: str | Path | None, download: bool) -> str:
         raise SpaceError(
             f"imagebind-huge needs the official checkpoint, which does not come with Bindery: {URL} (4.8 GB), licensed "
             f"{LICENSE}. If that suits you, fetch it with `python -m jobs.convert imagebind-huge --download --out DIR`, "
-            f"or pass checkpoint=PATH. It was looked for at {path}."
+            f"or pass checkpoint=PATH (--checkpoint PATH). It was looked for at {path}."
         )
     return str(path)

@@ -31,6 +31,9 @@ def open_container(media: Media) -> Iterator[av.container.InputContainer]:
         try:
             container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
         except av.error.FFmpegError as error:
+            file.seek(0)
+            if not file.read(1):
+                raise DecodeError("the file is empty (0 bytes); write it again or remove it") from error
             raise DecodeError(f"no readable audio or video container: {error.strerror}; write the file again") from error
         try:
             with container:

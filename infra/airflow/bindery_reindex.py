@@ -30,7 +30,7 @@ def bindery_reindex() -> None:
         context = get_current_context()
         ray = JobSubmissionClient(Variable.get("bindery_ray"))
         # The submission id is the run's id in the table, too.
-        name = f"reindex-{context['ds_nodash']}-{context['ti'].try_number}-{int(time.time())}"
+        name = f"reindex-{context['ti'].try_number}-{int(time.time())}"
         ray.submit_job(entrypoint=COMMAND, submission_id=name, runtime_env=RUNTIME_ENV)
         try:
             while not (status := ray.get_job_status(name)).is_terminal():

@@ -71,6 +71,11 @@ def test_every_object_fits_its_schema(objects: list[dict[str, Any]]) -> None:
     assert [offence for one in objects for offence in offences(one)] == []
 
 
+def test_nothing_starts_before_it_is_let_go(objects: list[dict[str, Any]]) -> None:
+    jobs = of_kind(objects, "RayJob") + of_kind(objects, "RayCronJob")
+    assert len(jobs) == 3 and all(one["spec"]["suspend"] is True for one in jobs)
+
+
 def test_the_schemas_find_what_does_not_fit(objects: list[dict[str, Any]]) -> None:
     (cluster,) = of_kind(objects, "RayCluster")
     head = cluster["spec"]["headGroupSpec"]

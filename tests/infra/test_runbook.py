@@ -16,7 +16,7 @@ from ray.scripts.scripts import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / name for name in ("runbook.md", "cluster.md", "security.md")]
-KUBECTL = ("get", "describe", "apply", "delete", "create", "kustomize")
+KUBECTL = ("patch", "get", "describe", "apply", "delete", "create", "kustomize")
 ELSEWHERE = ("docker", "pipx")  # installed by nobody here
 
 

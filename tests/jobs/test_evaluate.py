@@ -93,6 +93,8 @@ def test_a_tables_vectors_are_scored_as_they_are_stored_and_a_minimum_that_is_mi
     captured = capsys.readouterr()
     report = json.loads(captured.out.splitlines()[-1])
     assert code == 1 and "not reached: audio.image.R@1 is" in captured.err
+    by_name = {(one["query"], one["target"]): one for one in report["scores"]["retrieval"]}
+    assert f"R@1 of 9 things: audio -> image {by_name['audio', 'image']['recall']['R@1']:.3f}" in captured.err
     assert report["scores"]["items"] == {"audio": 9, "image": 9, "imu": 9, "text": 9} and report["things"] == 9
     index = open_index(db)
     pictures = index.search("a", modality="image", k=9).to_arrow()
