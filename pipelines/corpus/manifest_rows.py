@@ -8,6 +8,7 @@ A row that is no source stays a row, with the reason as `problem`.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pipelines.corpus.place import Place, reading
 from pipelines.corpus.rows import Row, table_of, with_versions
 from pipelines.corpus.versions import etag_version, nanoseconds, size_and_mtime
 from pipelines.identity import canonical_uri, without_signatures
+from pipelines.log import say
 from pipelines.table import SEARCH_COLUMNS
 
 _USED = ("uri", "media", "modality", "version", "etag")
@@ -122,6 +124,9 @@ class Manifest:
 
     def sources(self, parts: Iterable[Part], skipped: Counter[str]) -> Iterator[pa.Table]:
         """All parts as batches of sources, in order; unreadable lines come after the rows of their part."""
+        if (asked := self.wanted.modality) is not None and "modality" in self.schema.names:
+            told = f"the manifest {self.place.uri} says what its sources are; modality {asked!r} is taken of rows that do not"
+            say(told, logging.WARNING, stage="list")
         start = 0
         with reading(self.place.read_uri):
             for part in parts:

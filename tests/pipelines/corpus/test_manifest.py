@@ -70,8 +70,9 @@ def test_a_prefix_gives_the_same_versions_as_its_manifest(manifest: Path) -> Non
     assert all(listed[row["uri"]] == row["version"] for row in rows_of(open_corpus(str(manifest))))
 
 
-def test_a_modality_of_the_argument_fills_gaps_only(manifest: Path) -> None:
+def test_a_modality_of_the_argument_fills_gaps_only(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["modality"] for row in rows_of(open_corpus(str(manifest), modality="depth"))] == ["image", "depth", "text"]
+    assert "modality 'depth' is taken of rows that do not" in capsys.readouterr().err
 
 
 def test_a_manifest_at_the_root_makes_the_folder_its_corpus(manifest: Path) -> None:
