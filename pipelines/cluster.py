@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import threading
@@ -136,25 +135,30 @@ class Resources:
 
 
 class Growth:
-    """Whether a cluster has come to hold more than a run makes use of: pools keep the size that they were made with."""
+    """What a run makes use of, while its cluster grows: its pools grow with it, but stay of the kind that they began as."""
 
     def __init__(self, used: Resources) -> None:
-        self._used = used
+        self.used = used
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
+        self._told_of_gpus = False
 
     def news(self) -> str | None:
-        """What there is to say, once; Ray is asked now and then only."""
+        """What there is to say, each thing once; Ray is asked now and then only."""
         if time.monotonic() < self._look_at_s:
             return None
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
         now = Resources.of_cluster()
-        if now.cpus <= self._used.cpus and now.gpus <= self._used.gpus:
+        if now.gpus and not self.used.gpus and not self._told_of_gpus:
+            self._told_of_gpus = True
+            return (
+                f"the cluster now has {now}, but this run has begun without GPUs and uses none: to use them, stop it and run "
+                "the same command again, which goes on where it stopped"
+            )
+        more = Resources(max(now.cpus, self.used.cpus), max(now.gpus, self.used.gpus) if self.used.gpus else 0)
+        if more == self.used:
             return None
-        self._look_at_s = math.inf
-        return (
-            f"the cluster now has {now}, and this run uses {self._used}: nodes came after it had begun. To use them "
-            "all, stop it and run the same command again, which goes on where it stopped"
-        )
+        self.used = more
+        return f"the cluster has grown, and this run with it: embedding on {more}"
 
 
 def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:

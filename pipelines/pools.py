@@ -28,20 +28,19 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
     modalities start it once (docs/decisions/0003-one-pool-on-cpus.md).
 
     Returns:
-        What the pools were made for.
+        What the pools were of in the end.
 
     Raises:
         OSError: the cluster has no room.
     """
     await_free(Resources.of_cluster().gpus)
-    resources = Resources.of_cluster()  # an autoscaler may have added some
-    progress.say(f"embedding on {resources}", stage="start", cpus=resources.cpus, gpus=resources.gpus)
-    growth = Growth(resources)
-    writer.start(resources.cpus, in_parts=any(job.cuts[m] != WHOLE.name for m in todo))
+    growth = Growth(Resources.of_cluster())  # an autoscaler may have added some
+    progress.say(f"embedding on {growth.used}", stage="start", **vars(growth.used))
+    writer.start(growth.used.cpus, in_parts=any(job.cuts[m] != WHOLE.name for m in todo))
     largest_first = sorted(todo, key=lambda m: todo[m].mean_bytes, reverse=True)
     done = 0
-    for group in [[m] for m in largest_first] if resources.gpus else [largest_first]:
-        with closing(entries(_embedded(job, {m: todo.pop(m) for m in group}, resources))) as embedded:
+    for group in [[m] for m in largest_first] if growth.used.gpus else [largest_first]:
+        with closing(entries(_embedded(job, {m: todo.pop(m) for m in group}, growth.used))) as embedded:
             for entry in embedded:
                 if entry is not None:
                     done += entry.metadata.num_rows
@@ -49,8 +48,8 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
                 writer.tick()
                 progress.update(done)
                 if (news := growth.news()) is not None:
-                    progress.say(news, stage="embed")
-    return resources
+                    progress.say(news, stage="embed", **vars(growth.used))
+    return growth.used
 
 
 def _embedded(job: Job, group: dict[str, Todo], resources: Resources) -> Any:
@@ -97,13 +96,16 @@ def _in_parts(located: list[Any], job: Job, resources: Resources) -> Any:
 def _stage(
     dataset: Any, stage: type, job: Job, actors: int, calls: int = 1, batch_size: int | None = None, **resources: float
 ) -> Any:
-    """Add a pool of actors of full size from the start: pools that ramp up one by one starve what follows.
+    """Add a pool of actors of full size from the start, as pools that ramp up one by one starve what follows.
+
+    It grows with the cluster: while its actors have enough to do, Ray Data asks an autoscaler for nodes, and puts actors on
+    those that come.
 
     Args:
         dataset: what goes in.
         stage: a class, made once an actor of `job`, called with blocks.
         job: the run.
-        actors: how many.
+        actors: how many, at first and at least.
         calls: at once in each actor, by as many threads.
         batch_size: rows a call; None: a block as it is.
         resources: of each actor, as `map_batches` names them.
@@ -115,7 +117,7 @@ def _stage(
         batch_size=batch_size,
         zero_copy_batch=True,
         compute=ray.data.ActorPoolStrategy(
-            size=actors, max_concurrent_calls_per_actor=calls, enable_true_multi_threading=calls > 1
+            min_size=actors, max_concurrent_calls_per_actor=calls, enable_true_multi_threading=calls > 1
         ),
         **resources,
     )

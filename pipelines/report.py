@@ -114,7 +114,7 @@ class EmbedReport:
     dry_run: bool = False
     commits: int = 0
     seconds: float = 0.0
-    resources: Resources | None = None  # that the pools were made for; of a run that had nothing to embed None
+    resources: Resources | None = None  # that it was on in the end; None if there was nothing to embed
     audit: Audit | None = None
     plan: Forecast | None = None  # of a dry run
     plan_vs_fact: Mapping[str, Any] | None = None  # of a run that was given its plan

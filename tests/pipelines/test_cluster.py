@@ -117,26 +117,31 @@ end_ray()
     assert done.stdout == "{'0'}\n", done.stderr
 
 
-def test_a_run_is_told_once_that_its_cluster_has_grown() -> None:
+def test_a_run_is_told_that_its_cluster_has_grown_and_what_it_makes_of_that() -> None:
     grown = """
 from ray.cluster_utils import Cluster
 from pipelines import cluster
+from pipelines.cluster import Growth, Resources
 
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 nodes.connect()
 cluster.LOOK_EVERY_S = 0.0
-growth = cluster.Growth(cluster.Resources.of_cluster())
-assert growth.news() is None
-nodes.add_node(num_cpus=1, num_gpus=1)
+growth, with_gpu = Growth(Resources.of_cluster()), Growth(Resources(1, 1))
+assert growth.news() is None and with_gpu.news() is None
+nodes.add_node(num_cpus=1, num_gpus=2)
 nodes.wait_for_nodes()
-print(growth.news(), growth.news())
+for one in (growth, growth, growth, with_gpu, with_gpu):
+    print(one.news(), one.used)
 cluster.end_ray()
 nodes.shutdown()
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run([sys.executable, "-c", grown], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.stdout.startswith("the cluster now has 2 CPUs and 1 GPUs, and this run uses 1 CPUs and 0 GPUs"), done.stderr
-    assert done.stdout.endswith("goes on where it stopped None\n")
+    told = done.stdout.splitlines()
+    assert told[0].startswith("the cluster now has 2 CPUs and 2 GPUs, but this run has begun without GPUs"), done.stderr
+    grows = "the cluster has grown, and this run with it: embedding on"
+    assert told[1:3] == [f"{grows} 2 CPUs and 0 GPUs 2 CPUs and 0 GPUs", "None 2 CPUs and 0 GPUs"]
+    assert told[3:] == [f"{grows} 2 CPUs and 2 GPUs 2 CPUs and 2 GPUs", "None 2 CPUs and 2 GPUs"]
 
 
 @pytest.mark.slow
