@@ -82,6 +82,7 @@ def serve_table(config: ServeConfig) -> JsonReport:
         return planned("serve", _plan(config, settings, index))
     start_ray()
     _refuse_second_serve()
+    say(f"starting, which takes half a minute; replicas: {config.replicas}")
     with _serving(config, settings):
         say(f"answering requests at http://{config.host}:{config.port}, {_who(settings)}; Ctrl-C ends it")
         while (ours := serve.status().applications.get(APPLICATION)) and ours.status != ApplicationStatus.DEPLOY_FAILED:
