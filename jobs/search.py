@@ -71,7 +71,7 @@ def search(config: SearchConfig) -> JsonReport:
             return planned("search", asdict(plan_search(index, query, modality, config.where, config.k)))
         hits = index.search(**query, modality=modality, where=config.where, k=config.k)
     except MediaError as error:
-        raise ValueError(f"{', '.join(map(str, files.values()))}: {error}") from error
+        raise ValueError(f"{', '.join(map(str, files.values())) or 'words'}: {error}") from error
     except TypeError as error:  # a file of a modality that the table's space has no encoder for
         raise ValueError(str(error)) from error
     print(hits)

@@ -234,7 +234,7 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     try:
         if todo:
             progress.begin(ledger)
-            report.resources = embed_all(prepared.job(report.run_id), todo, writer, progress)
+            report.resources = vars(embed_all(prepared.job(report.run_id), todo, writer, progress))
         writer.finish()
     except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded
         writer.save()

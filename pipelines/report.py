@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.bottleneck import STAGES, verdict
-from pipelines.cluster import Resources
 from pipelines.forecast import Forecast
 from pipelines.rejects import Rejected
 
@@ -114,7 +113,7 @@ class EmbedReport:
     dry_run: bool = False
     commits: int = 0
     seconds: float = 0.0
-    resources: Resources | None = None  # that it was on in the end; None if there was nothing to embed
+    resources: Mapping[str, int] | None = None  # CPUs and GPUs that it was on in the end; None if there was nothing to embed
     audit: Audit | None = None
     plan: Forecast | None = None  # of a dry run
     plan_vs_fact: Mapping[str, Any] | None = None  # of a run that was given its plan
@@ -151,7 +150,6 @@ class EmbedReport:
         counts = dict(tally)
         counts["skipped_by_kind"], counts["skipped"] = counts["skipped"], self.tally.skipped.total()
         own = {k: v for k, v in vars(self).items() if k not in ("tally", "max_reject_rate", "audit")}
-        own["resources"] = self.resources and vars(self.resources)
         own["audit"] = self.audit and vars(self.audit)
         own["plan"] = self.plan and self.plan.to_json()
         counts["seconds_by_stage"] = {name: round(took_s, 3) for name, took_s in counts.pop("seconds").items()}

@@ -177,6 +177,14 @@ def test_a_job_that_embeds_nothing_loads_no_torch_until_it_needs_it(job: str) ->
     assert {"torch", "ray"} & set(loaded.stdout.split()) == set()
 
 
+def test_the_actor_that_writes_loads_no_torch() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, pipelines.writer; print(*sys.modules)"], capture_output=True, text=True
+    )
+    assert loaded.returncode == 0 and "ray" in loaded.stdout.split(), loaded.stderr
+    assert "torch" not in loaded.stdout.split(), "200 MB in a process that never embeds, and a second of its start"
+
+
 def test_no_file_is_named_after_nothing() -> None:
     assert [path for path in python_files(*PACKAGES, "tests", "benchmarks") if SHAPELESS & {path.stem, path.parent.name}] == []
 
