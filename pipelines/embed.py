@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -234,7 +234,7 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
     try:
         if todo:
             progress.begin(ledger)
-            report.resources = vars(embed_all(prepared.job(report.run_id), todo, writer, progress))
+            report.resources = asdict(embed_all(prepared.job(report.run_id), todo, writer, progress))
         writer.finish()
     except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded
         writer.save()

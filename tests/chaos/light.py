@@ -18,6 +18,7 @@ import victim
 import pipelines.embed
 from encoders import load_space
 from pipelines.bottleneck import MEASURES
+from pipelines.cluster import Resources
 from pipelines.identity import item_id
 from pipelines.progress import EmbedProgress
 from pipelines.stages import Job
@@ -36,7 +37,7 @@ def run(fault: dict[str, Any], argv: list[str], environment: dict[str, str], sai
     victim.run(fault, argv, environment, said)
 
 
-def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedProgress) -> None:
+def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedProgress) -> Resources:
     """What the job's own function does with blocks that come from workers, with blocks made here."""
     done, dim = 0, load_space(job.space).dim
     for modality in sorted(todo):
@@ -48,6 +49,7 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
             writer.commit()
             done += rows.num_rows - (rows.num_rows - rows["_reject_stage"].null_count) // SEGMENTS  # rejects are one row each
             progress.update(done)
+    return Resources(cpus=1, gpus=0)
 
 
 def _rows(sources: pa.Table, job: Job, dim: int) -> pa.Table:
