@@ -236,6 +236,8 @@ def embed_corpus(prepared: Prepared, ledger: Ledger, report: EmbedReport, progre
             progress.begin(ledger)
             report.resources = asdict(embed_all(prepared.job(report.run_id), todo, writer, progress))
         writer.finish()
+        if report.resources is not None:  # `todo` is empty by now
+            progress.update(writer.sources)
     except (KeyboardInterrupt, ray.exceptions.RayError):  # a stop or a lost worker: keep what is embedded
         writer.save()
         raise

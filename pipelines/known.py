@@ -147,6 +147,9 @@ class Seen:
     def __init__(self) -> None:
         self._runs: list[Pair] = []  # high and low words, each in order of the high ones
 
+    def __len__(self) -> int:
+        return sum(len(high) for high, _ in self._runs)
+
     def add(self, high: np.ndarray, low: np.ndarray) -> np.ndarray:
         """Add a batch; True for each id that was there before, in this batch or an earlier one."""
         repeated = self.holds(high, low)

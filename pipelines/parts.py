@@ -121,6 +121,11 @@ class Parts:
         self._groups = [group for group in self._groups if group.shared & self._missing.keys()]
         return [block for group in complete for block in group.blocks]
 
+    @property
+    def sources(self) -> int:
+        """How many are complete."""
+        return len(self._complete)
+
     def rest(self) -> list[Taken]:
         """At the end, the blocks that still wait: a source in them has not all of its parts, and is torn."""
         groups, self._groups = self._groups, []

@@ -38,15 +38,13 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
     progress.say(f"embedding on {growth.used}", stage="start", **vars(growth.used))
     writer.start(growth.used.cpus, in_parts=any(job.cuts[m] != WHOLE.name for m in todo))
     largest_first = sorted(todo, key=lambda m: todo[m].mean_bytes, reverse=True)
-    done = 0
     for group in [[m] for m in largest_first] if growth.used.gpus else [largest_first]:
         with closing(entries(_embedded(job, {m: todo.pop(m) for m in group}, growth.used))) as embedded:
             for entry in embedded:
                 if entry is not None:
-                    done += entry.metadata.num_rows
-                    writer.add(entry.ref, entry.metadata.size_bytes)
+                    writer.add(entry.ref, entry.metadata.size_bytes, entry.metadata.num_rows)
                 writer.tick()
-                progress.update(done)
+                progress.update(writer.sources)
                 if (news := growth.news()) is not None:
                     progress.say(news, stage="embed", **vars(growth.used))
     return growth.used

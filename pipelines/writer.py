@@ -161,6 +161,7 @@ class Writer:
         self._stagers: Iterator[Any] = iter(())
         self._labels: list[pa.Table] = []
         self._parts: Parts | None = None
+        self._whole = 0  # rows that are a source each, taken so far
         self._pending = _Pending()
 
     def start(self, cpus: int, in_parts: bool) -> None:
@@ -173,10 +174,11 @@ class Writer:
         self._stagers = itertools.cycle([Stager.remote() for _ in range(max(1, cpus // CPUS_PER_STAGER))])  # type: ignore[attr-defined]
         self._parts = Parts() if in_parts else None
 
-    def add(self, block: Any, size_bytes: int) -> None:
+    def add(self, block: Any, size_bytes: int, rows: int) -> None:
         """Take a reference to a block of rows."""
         if self._parts is None:
             self._hold([Taken(block, size_bytes)])
+            self._whole += rows
         else:
             self._parts.look(next(self._stagers).look.remote(block), block, size_bytes)
 
@@ -188,6 +190,11 @@ class Writer:
         self._collect(wait=len(self._staging) > STAGING_TASKS)
         if self._pending.sources >= COMMIT_ITEMS or time.monotonic() - self._pending.since >= COMMIT_INTERVAL_S:
             self.commit()
+
+    @property
+    def sources(self) -> int:
+        """How many are taken and complete, as far as workers have looked."""
+        return self._whole if self._parts is None else self._parts.sources
 
     def reject(self, rejected: Sequence[Rejected], stale: Sequence[str]) -> None:
         """Take rejects and stale rejects that the plan found; they are written with the next commit, or when there are many."""

@@ -196,8 +196,11 @@ def _table(db: Path) -> pd.DataFrame:
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_source_is_cut_into_items_that_are_replaced_and_rejected_together(tmp_path: Path) -> None:
+def test_a_source_is_cut_into_items_that_are_replaced_and_rejected_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A sound of 700 s is worked on in three parts; one with a hole in its middle part is a reject, whole."""
+    monkeypatch.delenv("CI", raising=False)  # where progress is not told
     media = tmp_path / "media"
     media.mkdir()
     long = tone(700, 8000)
@@ -216,6 +219,7 @@ def test_a_source_is_cut_into_items_that_are_replaced_and_rejected_together(tmp_
     cut = _run(media, tmp_path / "db", segment="audio=100,video=4,text=context")
     assert (cut.tally.embedded, cut.tally.rejected) == (3, 1)
     assert cut.tally.planned == {"stale": 3, "new": 1}
+    assert "4/4 sources in" in capfd.readouterr().err, "progress counts sources, not items"
     table = _table(tmp_path / "db")
     counts = table.groupby("modality")["segment_count"].agg(["count", "min", "max"])
     assert counts.loc["audio"].tolist() == [7, 7, 7] and counts.loc["video"].tolist() == [3, 3, 3]
@@ -299,7 +303,7 @@ def test_tries_of_a_task_that_came_out_differently_never_reach_the_table_and_the
         writer = Writer(ledger, prepared.rejects("run"), prepared.corpus.id, report.tally)
         writer.start(1, in_parts=True)
         for block in (first[0], second[1], *alone):
-            writer.add(ray.put(block), block.nbytes)
+            writer.add(ray.put(block), block.nbytes, block.num_rows)
         writer.finish()
     table = _table(tmp_path / "db")
     assert set(table["uri"]) == {str(media / "c.wav")} and len(table) == 10
