@@ -7,11 +7,9 @@ An item on which it dies, or stays silent past the deadline, becomes a reject; t
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -48,59 +46,40 @@ class DecoderError(OSError):
 class Decoder:
     """A space's decoding child, replaced when it dies."""
 
-    def __init__(self, space: str, ahead: int, item_timeout_s: float = ITEM_TIMEOUT_S, reach: Reach = PUBLIC) -> None:
+    def __init__(self, space: str, item_timeout_s: float = ITEM_TIMEOUT_S, reach: Reach = PUBLIC) -> None:
         self._arguments = [space, str(MEMORY_BYTES), str(item_timeout_s), reach.to_json()]
-        self._ahead = ahead  # how many decoded items may wait for the tower
         self._item_timeout_s = item_timeout_s
         self._start()
 
     def decode(self, sources: Sequence[Source]) -> Iterator[Reply]:
-        """The results of each source, in order, the final one marked `last`, while later sources are still being decoded."""
-        results: queue.Queue[Reply | BaseException] = queue.Queue(maxsize=self._ahead)
-        pump = threading.Thread(target=self._pump, args=(list(sources), results), name="decoder", daemon=True)
-        pump.start()
-        pending = len(sources)
+        """The results of each source, in order, the final one marked `last`; later sources are decoded meanwhile.
+
+        It has to be read to its end before the next call.
+        """
+        pending = list(sources)
+        excused: Source | None = None  # it was being decoded when somebody killed the child, and is tried once more
         while pending:
-            result = results.get()
-            if isinstance(result, BaseException):
-                raise result
-            pending -= result.last
-            yield result
-        pump.join()
+            self._send(pending)
+            done, begun = 0, False
+            while done < len(pending):
+                reply = self._reply()
+                died = self._pipe.closed  # not before all that the child has sent is read: it died on what comes next
+                if died:
+                    self._restart()
+                    if isinstance(reply, Reject) and reply.error_type == KILLED and not begun and excused is not pending[done]:
+                        excused = pending[done]
+                        break
+                done, begun = done + reply.last, not reply.last
+                yield reply
+                if died:
+                    break
+            pending = pending[done:]
 
     def close(self) -> None:
         """End the child."""
         self._pipe.close()
         self._child.kill()
         self._child.wait()
-
-    def _pump(self, pending: list[Source], results: queue.Queue[Reply | BaseException]) -> None:
-        excused: Source | None = None  # it was being decoded when somebody killed the child, and is tried once more
-        try:
-            while pending:
-                self._send(pending)
-                done, begun = 0, False
-                while done < len(pending):
-                    reply = self._reply()
-                    died = self._pipe.closed  # not before all that the child has sent is read: it died on what comes next
-                    if died:
-                        self._restart()
-                        if (
-                            isinstance(reply, Reject)
-                            and reply.error_type == KILLED
-                            and not begun
-                            and excused is not pending[done]
-                        ):
-                            excused = pending[done]
-                            break
-                    done, begun = done + reply.last, not reply.last
-                    results.put(reply)
-                    if died:
-                        break
-                pending = pending[done:]
-        except BaseException as error:  # whatever ends this thread ends the wait for its results, too
-            results.put(error)
-            raise
 
     def _reply(self) -> Reply:
         try:

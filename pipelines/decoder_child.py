@@ -11,7 +11,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -35,6 +36,8 @@ from pipelines.shared_pipe import ChildEnd
 from pipelines.storage import INFRASTRUCTURE_ERRORS
 
 READERS = 8  # concurrent reads ahead of the decoder: object stores answer in tens of milliseconds
+READ_AHEAD = 2 * READERS  # sources, of
+READ_AHEAD_BYTES = 64 * 1024**2  # at most, and of one more
 RETRY_AFTER_S = (0.5, 2.0, 5.0)
 WATCH_EVERY_S = 2.0
 READ_SHARE = 0.8  # of the time for an item: how long its bytes may take
@@ -68,15 +71,12 @@ def _end_with(owner: int) -> None:
 def _decode_all(
     space: Space, sources: list[Source], submit: Callable[[Source], Future[bytes | BinaryIO]], read_timeout_s: float
 ) -> Iterator[Reply]:
-    reads = {k: submit(sources[k]) for k in range(min(READERS, len(sources)))}
-    for k, source in enumerate(sources):
-        if k + READERS < len(sources):
-            reads[k + READERS] = submit(sources[k + READERS])
+    for source, read in zip(sources, _reads(sources, submit), strict=True):
         stage = ["read"]  # of the work on this source, for its reject
         medium: bytes | BinaryIO = b""
         try:
             began = time.perf_counter()
-            medium = _waited_for(reads.pop(k), read_timeout_s)
+            medium = _waited_for(read, read_timeout_s)
             read_s = time.perf_counter() - began
             yield from _timed(_results(space.encoder(source.modality), source, medium, stage), read_s)
         except Exception as error:  # noqa: BLE001 - the item boundary: a bad source costs itself, by type and message
@@ -88,6 +88,24 @@ def _decode_all(
         finally:
             if not isinstance(medium, bytes):
                 medium.close()
+
+
+def _reads(
+    sources: Sequence[Source], submit: Callable[[Source], Future[bytes | BinaryIO]]
+) -> Iterator[Future[bytes | BinaryIO]]:
+    """The read of each source, begun ahead; several are begun at once, as most of what a small one costs is waking a thread."""
+    upcoming = deque(sources)
+    begun: deque[tuple[Future[bytes | BinaryIO], int]] = deque()
+    ahead_bytes = 0
+    while upcoming or begun:
+        if len(begun) < READERS:
+            while upcoming and len(begun) < READ_AHEAD and ahead_bytes < READ_AHEAD_BYTES:
+                size_bytes = upcoming[0].size_bytes or 0
+                begun.append((submit(upcoming.popleft()), size_bytes))
+                ahead_bytes += size_bytes
+        read, size_bytes = begun.popleft()
+        ahead_bytes -= size_bytes
+        yield read
 
 
 def _timed(results: Iterator[Decoded | PartCount], read_s: float) -> Iterator[Decoded | PartCount]:

@@ -132,7 +132,7 @@ class Service:
         space = open_index(settings.db, settings.table, settings.space).space
         self.index = open_index(settings.db, settings.table, decoded_only(space))
         self.modalities = [name for name in space.modalities if name != "text"]
-        self._decoder = Decoder(space.uri, ahead=1, item_timeout_s=DECODE_SHARE * settings.limits.seconds)
+        self._decoder = Decoder(space.uri, item_timeout_s=DECODE_SHARE * settings.limits.seconds)
         for warm in self._decoder.decode([Source(space.modalities[0], "nothing", "nothing", 0, None, b"")]):
             assert isinstance(warm, Reject), "there was nothing to decode"  # but the child has started: no request waits for it
         self._decoding = ThreadPoolExecutor(1, "decode")  # the child takes one list of media at a time

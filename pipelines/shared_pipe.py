@@ -1,8 +1,9 @@
 """Arrays from a child to its owner through memory that both see. In: values that JSON knows, and buffers. Out: the same.
 
-Through a socket the bytes of an array are copied four times, piece by piece. Here the child copies them into one of a few areas
-of an anonymous file (memfd_create(2)) and the owner out of it; only the values go through the socket, as JSON. In a pipe of
-its own lies a byte for each area that is free: the child waits while none does, and finds out when the owner is gone.
+Through a socket the bytes of an array are copied four times, piece by piece. Here the child copies them into an anonymous file
+(memfd_create(2)), round and round, and the owner out of it; only the values go through the socket, as JSON. For each message
+that the owner has taken it puts a byte into a pipe: the child waits there while it has no room, and finds out when the owner
+is gone. So a child works ahead of its owner by what the memory holds, and no thread of the owner's has to wait for it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import ctypes
 import json
 import mmap
 import os
+import select
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import accumulate, cycle
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from typing import Any
 
-_AREAS = 4
-_AREA_BYTES = 1 << 28  # of addresses: memory is taken as it is written to; what is larger goes through the socket
+ROOM_BYTES = 1 << 25  # for messages that the owner has not taken; one that is larger goes through the socket
+_MESSAGES = 1024  # that the owner has not taken: a pipe holds more bytes than that
 _ALIGNED = 64  # bytes, as processors fetch them
 _CLOSE_ON_EXEC = 1  # MFD_CLOEXEC of linux/memfd.h
 
@@ -29,13 +32,14 @@ Buffer = bytes | memoryview  # of bytes
 class OwnerEnd:
     """The end of the process that starts the child, whose file descriptors are `fds`. One thread at a time may receive."""
 
-    def __init__(self) -> None:
-        memory = _anonymous_file(_AREAS * _AREA_BYTES)
+    def __init__(self, room_bytes: int = ROOM_BYTES) -> None:
+        memory = _anonymous_file(room_bytes)
         ours, theirs = socket.socketpair()
         free, freed = os.pipe()
-        self._areas = _areas(memory)
+        self._memory = memoryview(mmap.mmap(memory, room_bytes))
         self._socket, self._freed = Connection(ours.detach()), os.fdopen(freed, "wb", buffering=0)
-        self._freed.write(bytes(_AREAS))
+        self._answers = select.poll()
+        self._answers.register(self._socket.fileno(), select.POLLIN)
         self.fds: tuple[int, ...] = (theirs.detach(), memory, free)
 
     def let_go_of_fds(self) -> None:
@@ -50,7 +54,7 @@ class OwnerEnd:
 
     def poll(self, timeout_s: float) -> bool:
         """Whether there is something to receive, or the child has ended, within so many seconds."""
-        return self._socket.poll(timeout_s)
+        return bool(self._answers.poll(timeout_s * 1000))
 
     def receive(self) -> tuple[dict[str, Any], list[bytearray]]:
         """The values and the buffers that the child sent next.
@@ -59,10 +63,10 @@ class OwnerEnd:
             EOFError, OSError: the child has ended.
         """
         message = json.loads(self._socket.recv_bytes())
-        if not message["shared"]:
+        if message["at"] is None:
             return message["values"], [bytearray(self._socket.recv_bytes()) for _ in message["sizes"]]
-        area = next(self._areas)
-        buffers = [bytearray(area[place]) for place in _places(message["sizes"])]  # copies: the area is written to again
+        places = _places(message["at"], message["sizes"])
+        buffers = [bytearray(self._memory[place]) for place in places]  # copies: the memory is written to again
         with suppress(BrokenPipeError, ValueError):  # the child has ended, or the owner has closed it meanwhile
             self._freed.write(b"\0")
         return message["values"], buffers
@@ -82,9 +86,10 @@ class ChildEnd:
     """The child's end, of the file descriptors that it has inherited. A context, which closes it."""
 
     def __init__(self, fds: Sequence[int]) -> None:
-        end, memory, free = fds
-        self._socket, self._free = Connection(end), os.fdopen(free, "rb", buffering=0)
-        self._areas = _areas(memory)
+        end, memory, self._free = fds
+        self._socket = Connection(end)
+        room_bytes = os.fstat(memory).st_size
+        self._memory, self._room = memoryview(mmap.mmap(memory, room_bytes)), _Room(room_bytes)
         os.close(memory)
 
     def __enter__(self) -> ChildEnd:
@@ -92,7 +97,7 @@ class ChildEnd:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        self._free.close()
+        os.close(self._free)
 
     def receive(self) -> Any:
         """What the owner sent next.
@@ -103,24 +108,61 @@ class ChildEnd:
         return self._socket.recv()
 
     def send(self, values: Mapping[str, Any], buffers: Sequence[Buffer] = ()) -> None:
-        """Values that JSON knows, and buffers; waits while the owner has not received what was sent before.
+        """Values that JSON knows, and buffers; waits while there is no room for them.
 
         Raises:
             BrokenPipeError: it has closed its end.
         """
         sizes = [len(buffer) for buffer in buffers]
-        shared = 0 < sum(sizes) <= _AREA_BYTES - len(sizes) * _ALIGNED
-        message = json.dumps({"values": values, "sizes": sizes, "shared": shared}, default=_plain).encode()
-        if shared:
-            if not self._free.read(1):
-                raise BrokenPipeError("the owner has closed its end")
-            area = next(self._areas)
-            for buffer, place in zip(buffers, _places(sizes), strict=True):
-                area[place] = buffer
-        self._socket.send_bytes(message)
-        if not shared:
+        at = self._found(sum(map(_aligned, sizes)))
+        if at is not None:
+            for buffer, place in zip(buffers, _places(at, sizes), strict=True):
+                self._memory[place] = buffer
+        self._socket.send_bytes(json.dumps({"values": values, "sizes": sizes, "at": at}, default=_plain).encode())
+        if at is None:
             for buffer in buffers:
                 self._socket.send_bytes(buffer)
+
+    def _found(self, size: int) -> int | None:
+        """Where so many bytes may be written, once there is room; None if there is never any, or nothing to write."""
+        if not 0 < size <= self._room.size:
+            return None
+        while (at := self._room.take(size)) is None:
+            taken = len(os.read(self._free, _MESSAGES))
+            if not taken:
+                raise BrokenPipeError("the owner has closed its end")
+            self._room.free(taken)
+        return at
+
+
+class _Room:
+    """What of so many bytes is free: taken from the start to the end, then from the start again, and freed in that order."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._taken: deque[tuple[int, int]] = deque()  # starts and ends
+
+    def take(self, size: int) -> int | None:
+        """Where so many bytes in one piece are now taken; None if there are none."""
+        at = self._free_at(size) if len(self._taken) < _MESSAGES else None
+        if at is not None:
+            self._taken.append((at, at + size))
+        return at
+
+    def _free_at(self, size: int) -> int | None:
+        if not self._taken:
+            return 0
+        first, last = self._taken[0][0], self._taken[-1][1]
+        if last <= first:  # it has begun from the start again
+            return last if last + size <= first else None
+        if last + size <= self.size:
+            return last
+        return 0 if size <= first else None
+
+    def free(self, count: int) -> None:
+        """Free the oldest of what is taken."""
+        for _ in range(count):
+            self._taken.popleft()
 
 
 def _plain(value: Any) -> Any:
@@ -141,13 +183,11 @@ def _anonymous_file(size_bytes: int) -> int:
     return fd
 
 
-def _areas(memory: int) -> Iterator[memoryview]:
-    """The areas in turn, without end: both ends go through them in the same order."""
-    whole = memoryview(mmap.mmap(memory, _AREAS * _AREA_BYTES))
-    return cycle([whole[k * _AREA_BYTES : (k + 1) * _AREA_BYTES] for k in range(_AREAS)])
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
 
 
-def _places(sizes: Sequence[int]) -> list[slice]:
-    """Where buffers of these sizes in bytes lie in an area."""
-    starts = accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0)
+def _places(at: int, sizes: Sequence[int]) -> list[slice]:
+    """Where in the memory the buffers of a message lie, which begin at `at` and have these sizes in bytes."""
+    starts = accumulate(map(_aligned, sizes), initial=at)
     return [slice(start, start + size) for start, size in zip(starts, sizes, strict=False)]

@@ -6,9 +6,11 @@ B batch, D dimension.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -48,7 +50,6 @@ _FACTS = {
 _PLACE = {"_segment": pa.string(), "start_s": pa.float64(), "end_s": pa.float64()}
 TENSOR_BYTES = 1 << 30  # no tensor of a tower on a CPU is larger
 PIECE_BYTES = 8 * 1024**2  # of rows that are handed on together; Ray may join several
-READ_AHEAD = 64  # sources that may wait while their headers are looked at
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Probe:
     """CPU actor: sources -> a row for each part of the work on them. One that cannot be opened now is worked on as a whole."""
 
     def __init__(self, job: Job) -> None:
-        self._decoder = Decoder(job.space, READ_AHEAD, job.item_timeout_s, job.reach)
+        self._decoder = Decoder(job.space, job.item_timeout_s, job.reach)
         self._cuts = job.cuts
 
     def __call__(self, todo: pa.Table) -> pa.Table:
@@ -95,9 +96,8 @@ class Decode:
     """CPU actor: sources -> facts and features. Features travel as fixed-size binary columns: no float32, no copies."""
 
     def __init__(self, job: Job) -> None:
-        self._decoder = Decoder(
-            job.space, 2 * job.batch_size, job.item_timeout_s, job.reach
-        )  # starts its child; we go on meanwhile
+        _interrupt_nobody()  # and the child does not, either
+        self._decoder = Decoder(job.space, job.item_timeout_s, job.reach)  # starts its child; we go on meanwhile
         self._space = load_space(job.space)
         self._cuts = job.cuts
         self._batch_size = job.batch_size
@@ -235,6 +235,16 @@ class DecodeThenEmbed:
                 made, size_bytes = [], 0
         if made:
             yield pa.concat_tables(made).combine_chunks()
+
+
+def _interrupt_nobody() -> None:
+    """Let this thread wait for its turn when it is woken, as those do that it starts: SCHED_BATCH of sched(7).
+
+    An owner and its decoding child share a core. Else each picture that is decoded wakes the owner in the middle of the next,
+    and a thread that has read a file does the same.
+    """
+    with suppress(OSError):  # a sandbox that knows no policies
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _sources(todo: pa.Table, cuts: Mapping[str, str]) -> list[Source]:

@@ -89,7 +89,7 @@ def _inline(*media: bytes) -> list[Source]:
 
 def test_a_hostile_item_costs_itself_and_its_mates_are_decoded(hostile_space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.decoder, "MEMORY_BYTES", 1 << 30)
-    decoder = Decoder(hostile_space, ahead=2, item_timeout_s=15.0)
+    decoder = Decoder(hostile_space, item_timeout_s=15.0)
     media = [b"good", b"abort", b"fine", b"loop", b"nice", b"eat", b"well", b"bug", b"odd", b"exit"]
     results = list(decoder.decode(_inline(*media)))
     kinds = [r.error_type if isinstance(r, Reject) else int(r.features["size"][0]) for r in results]
@@ -101,7 +101,7 @@ def test_a_hostile_item_costs_itself_and_its_mates_are_decoded(hostile_space: st
 
 
 def test_a_source_that_kills_its_decoder_in_the_middle_is_tried_once(hostile_space: str) -> None:
-    decoder = Decoder(hostile_space, ahead=1, item_timeout_s=15.0)
+    decoder = Decoder(hostile_space, item_timeout_s=15.0)
     film = Source("hostile", "film", "film", 4, None, b"film", cut="1")
     results = []
     for result in decoder.decode([film, *_inline(b"good")]):
@@ -122,7 +122,7 @@ def test_results_come_in_order_and_bad_files_are_rejects_with_their_stage(tmp_pa
         path.write_bytes(buffer.getvalue() if k != 3 else b"not a picture")
         sources.append(Source("image", str(path), str(path), path.stat().st_size, None, None))
     (tmp_path / "05.png").unlink()
-    decoder = Decoder("demo", ahead=4)
+    decoder = Decoder("demo")
     results = list(decoder.decode(sources))
     decoder.close()
     assert [r.facts.width if isinstance(r, Decoded) else r.stage for r in results] == [
@@ -135,7 +135,7 @@ def test_a_source_can_be_a_range_of_a_larger_object(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(buffer, "PNG")
     shard = tmp_path / "shard.tar"
     shard.write_bytes(b"x" * 1000 + buffer.getvalue() + b"y" * 1000)
-    decoder = Decoder("demo", ahead=4)
+    decoder = Decoder("demo")
     (result,) = decoder.decode([Source("image", "shard.tar#a.png", str(shard), len(buffer.getvalue()), 1000, None)])
     decoder.close()
     assert isinstance(result, Decoded) and (result.facts.width, result.facts.height) == (48, 32)
@@ -145,7 +145,7 @@ def test_a_child_that_dies_while_it_starts_or_is_idle_is_replaced() -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(buffer, "PNG")
     source = Source("image", "m#0", "m", None, None, buffer.getvalue())
-    decoder = Decoder("demo", ahead=2)
+    decoder = Decoder("demo")
     for _ in range(2):
         os.kill(decoder._child.pid, signal.SIGKILL)
         decoder._child.wait()

@@ -16,17 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import pipelines.shared_pipe
 from encoders.media.types import Facts
 from pipelines.replies import Decoded, PartCount, Reject, Reply, pack, unpack
-from pipelines.shared_pipe import ChildEnd, OwnerEnd
+from pipelines.shared_pipe import ROOM_BYTES, ChildEnd, OwnerEnd, _Room
 
 ECHO = """
 import sys
 import numpy as np
 import pipelines.shared_pipe
 
-pipelines.shared_pipe._AREA_BYTES = int(sys.argv[2])
 with pipelines.shared_pipe.ChildEnd([int(fd) for fd in sys.argv[1].split(",")]) as end:
     try:
         while True:
@@ -38,10 +36,10 @@ with pipelines.shared_pipe.ChildEnd([int(fd) for fd in sys.argv[1].split(",")]) 
 
 
 @contextmanager
-def echo() -> Iterator[tuple[OwnerEnd, subprocess.Popen[bytes]]]:
+def echo(room_bytes: int = ROOM_BYTES) -> Iterator[tuple[OwnerEnd, subprocess.Popen[bytes]]]:
     """A child that sends back what it is sent, one after the other."""
-    pipe, size = OwnerEnd(), str(pipelines.shared_pipe._AREA_BYTES)
-    child = subprocess.Popen([sys.executable, "-c", ECHO, ",".join(map(str, pipe.fds)), size], pass_fds=pipe.fds)
+    pipe = OwnerEnd(room_bytes)
+    child = subprocess.Popen([sys.executable, "-c", ECHO, ",".join(map(str, pipe.fds))], pass_fds=pipe.fds)
     pipe.let_go_of_fds()
     yield pipe, child
     pipe.close()
@@ -57,20 +55,47 @@ def test_buffers_come_out_equal(sizes: list[int]) -> None:
         assert [pipe.receive() for _ in sent] == [(values, [bytearray(one) for one in buffers]) for values, buffers in sent]
 
 
-def test_what_is_larger_than_an_area_comes_out_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines.shared_pipe, "_AREA_BYTES", 1 << 12)
+def test_what_is_larger_than_the_room_comes_out_equal() -> None:
     sent = [({"k": k}, [bytes([k]) * size, b"end"]) for k, size in enumerate((100, 1 << 12, 4000, 1 << 20, 9, 1 << 20))]
-    with echo() as (pipe, _):
+    with echo(1 << 12) as (pipe, _):
         pipe.send(sent)
         assert [pipe.receive() for _ in sent] == [(values, [bytearray(one) for one in buffers]) for values, buffers in sent]
 
 
 def test_messages_that_are_taken_late_are_not_written_over() -> None:
-    with echo() as (pipe, _):
-        pipe.send([({}, [bytes([k]) * 100_000]) for k in range(50)])
+    sizes = [100_000, 30_000, 250_000, 1, 90_000] * 10
+    with echo(1 << 18) as (pipe, _):
+        pipe.send([({}, [bytes([k]) * size]) for k, size in enumerate(sizes)])
         time.sleep(1)  # time for a child that does not wait to write over what lies there
-        taken = [pipe.receive()[1][0] for _ in range(50)]
-    assert [set(buffer) for buffer in taken] == [{k} for k in range(50)]  # and what was taken is the owner's own
+        taken = [pipe.receive()[1][0] for _ in sizes]
+    assert taken == [bytes([k]) * size for k, size in enumerate(sizes)]  # and what was taken is the owner's own
+
+
+def test_small_messages_that_nobody_takes_for_long_come_out_equal() -> None:
+    """More of them than a pipe holds bytes for what was taken."""
+    with echo() as (pipe, _):
+        pipe.send([({}, [b"x"])] * 70_000)
+        time.sleep(1)
+        assert all(pipe.receive() == ({}, [bytearray(b"x")]) for _ in range(70_000))
+
+
+@given(st.lists(st.integers(1, 40) | st.none(), max_size=60), st.integers(40, 64))
+def test_no_byte_of_a_room_is_taken_twice_and_all_of_it_can_be_taken(steps: list[int | None], size: int) -> None:
+    room, held = _Room(size), []
+    for step in steps:
+        if step is None:
+            if held:
+                room.free(1)
+                held.pop(0)
+            continue
+        at = room.take(step)
+        if at is None:
+            assert held, "an empty room holds what is no larger than it"
+            continue
+        held.append(range(at, at + step))
+        assert at >= 0 and at + step <= size
+    taken = [place for one in held for place in one]
+    assert len(taken) == len(set(taken))
 
 
 def test_a_child_that_dies_is_told_after_what_it_has_sent() -> None:
@@ -85,8 +110,8 @@ def test_a_child_that_dies_is_told_after_what_it_has_sent() -> None:
             pipe.receive()
 
 
-def test_a_child_that_waits_for_an_area_finds_out_that_its_owner_is_gone() -> None:
-    with echo() as (pipe, child):
+def test_a_child_that_waits_for_room_finds_out_that_its_owner_is_gone() -> None:
+    with echo(1 << 10) as (pipe, child):
         pipe.send([({}, [b"x"])] * 50)
         time.sleep(1)
         assert child.poll() is None

@@ -152,7 +152,7 @@ def test_a_corpus_in_a_store_names_no_files_of_this_machine(tmp_path: Path) -> N
 
 def test_a_worker_refuses_what_the_plan_did_not_look_at(inside: Listener) -> None:
     """A manifest that tells versions is believed, so that nobody asks before the decoder does."""
-    decoder = Decoder("demo", ahead=2, reach=PUBLIC)
+    decoder = Decoder("demo", reach=PUBLIC)
     uris = [f"{inside.url}/a.txt", f"{inside.url.replace('127.0.0.1', 'localhost')}/b.txt"]
     found = list(decoder.decode([Source("text", uri, uri, 8, None, None) for uri in uris]))
     decoder.close()
