@@ -18,8 +18,8 @@ from rich.table import Table
 from pipelines.bottleneck import verdict
 from pipelines.log import in_json, say
 
-# Fitted to runs of benchmarks/plan_fact.py on two fast cores:
-LOADS = 7.6  # times as long as a decoder a run takes to start: Ray, the actors and their decoders import for most of it, too
+# Fitted to runs of benchmarks/plan_fact.py on two cores:
+LOADS = 7.0  # times as long as a decoder a run takes to start: Ray, the actors and their decoders import for most of it, too
 SHARE = 0.95  # of what a core does alone, when all are at work: the driver, Ray, and the memory that they share
 ROW_S = 0.0002  # of a core, a row: through Ray's store and into Lance
 WITHIN_H = 24.0  # machines are counted so that a run ends within these

@@ -121,6 +121,10 @@ class Decode:
         if waiting:
             yield self._rows(kept, waiting)
 
+    def close(self) -> None:
+        """End the decoding process."""
+        self._decoder.close()
+
     def _rows(self, kept: pa.Table, found: list[_Found]) -> pa.Table:
         rows = kept.take([one.row for one in found])
         rows = rows.append_column("_ordinal", pa.array([one.ordinal for one in found], pa.int32()))

@@ -194,6 +194,12 @@ def test_the_outcome_is_the_one_that_is_stated(case: str, encoder: str) -> None:
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.parametrize("modality", ["image", "audio", "video", "depth", "thermal", "imu"])
+def test_an_empty_file_is_called_empty(modality: str) -> None:
+    with pytest.raises(DecodeError, match="empty"):
+        preprocess("demo", modality)(b"")
+
+
 @cache
 def clip_style(kind: str, modality: str) -> Callable[[Any], np.ndarray]:
     """medium -> vector, by a small model with random weights."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from jobs.training_logs import Logs, check_logs
+from jobs.training_logs import Logs, Pace, check_logs
 
 
 def test_a_training_that_goes_on_goes_on_in_the_same_run(tmp_path: Path) -> None:
@@ -28,3 +30,12 @@ def test_logs_go_to_local_folders_only_and_nowhere_when_none_is_named(tmp_path: 
     with Logs("", "abc", {}) as logs:
         logs.write({"step": 1, "loss": 1.0})
     assert not list(tmp_path.iterdir())
+
+
+def test_an_epoch_is_told_with_the_mean_loss_of_its_steps_and_steps_between_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    pace = Pace("binding")
+    training: Any = SimpleNamespace(step=5, steps=10, recipe=SimpleNamespace(epochs=2, batch_size=32))
+    pace.tell(training, {"epoch": 0.5, "loss": 9.0})
+    pace.tell(training, {"epoch": 1.0, "loss": 9.0, "epoch_loss": 1.25, "recall": 0.5})
+    told = capsys.readouterr().err
+    assert told == "binding: epoch 1 of 2, loss 1.250, recall 0.500\n"
