@@ -162,8 +162,7 @@ def handed_over_bytes(child: psutil.Process) -> int:
     """What a decoding child shares with its actor (pipelines/shared_pipe.py), which is no process's own."""
     if "decoder_child" not in " ".join(child.cmdline()):
         return 0
-    files = [file for file in Path(f"/proc/{child.pid}/fd").iterdir() if file.readlink().name.startswith("memfd:arrays")]
-    return sum(512 * file.stat().st_blocks for file in files)
+    return sum(mapping.rss for mapping in child.memory_maps() if mapping.path.startswith("/memfd:arrays"))
 
 
 def shared_bytes() -> int:

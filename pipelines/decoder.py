@@ -22,6 +22,7 @@ START_TIMEOUT_S = 180.0
 KILLED = "DecoderKilled"
 READY = {"kind": "ready"}  # what a child says first
 MEMORY_BYTES = 4 * 1024**3  # beyond what the child holds at its start
+_NONSENSE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, MemoryError)  # of any JSON at all
 
 
 @dataclass(frozen=True)
@@ -54,26 +55,35 @@ class Decoder:
     def decode(self, sources: Sequence[Source]) -> Iterator[Reply]:
         """The results of each source, in order, the final one marked `last`; later sources are decoded meanwhile.
 
-        It has to be read to its end before the next call.
+        Who does not read it to its end closes it: what the child still has to say is no answer to the next call.
         """
         pending = list(sources)
         excused: Source | None = None  # it was being decoded when somebody killed the child, and is tried once more
-        while pending:
-            self._send(pending)
-            done, begun = 0, False
-            while done < len(pending):
-                reply = self._reply()
-                died = self._pipe.closed  # not before all that the child has sent is read: it died on what comes next
-                if died:
-                    self._restart()
-                    if isinstance(reply, Reject) and reply.error_type == KILLED and not begun and excused is not pending[done]:
-                        excused = pending[done]
+        try:
+            while pending:
+                self._send(pending)
+                done, begun = 0, False
+                while done < len(pending):
+                    reply = self._reply()
+                    died = self._pipe.closed  # not before all that the child has sent is read: it died on what comes next
+                    if died:
+                        self._restart()
+                        if (
+                            isinstance(reply, Reject)
+                            and reply.error_type == KILLED
+                            and not begun
+                            and excused is not pending[done]
+                        ):
+                            excused = pending[done]
+                            break
+                    done, begun = done + reply.last, not reply.last
+                    yield reply
+                    if died:
                         break
-                done, begun = done + reply.last, not reply.last
-                yield reply
-                if died:
-                    break
-            pending = pending[done:]
+                pending = pending[done:]
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the child."""
@@ -88,7 +98,7 @@ class Decoder:
         except (EOFError, OSError):  # OSError: it died in the middle of an answer
             self._pipe.close()
             return self._death()
-        except (ValueError, TypeError, KeyError) as error:  # something of a stranger's may have got hold of it
+        except _NONSENSE as error:  # something of a stranger's may have got hold of it
             self.close()
             return Reject("decode", "DecoderCrash", f"the decoder's answer makes no sense ({error!r:.200}); it was ended", True)
         self.close()

@@ -37,7 +37,7 @@ from pipelines.storage import INFRASTRUCTURE_ERRORS
 
 READERS = 8  # concurrent reads ahead of the decoder: object stores answer in tens of milliseconds
 READ_AHEAD = 2 * READERS  # sources, of
-READ_AHEAD_BYTES = 64 * 1024**2  # at most, and of one more
+READ_AHEAD_BYTES = 64 * 1024**2  # together, and one more; of a large file that is opened only, none
 RETRY_AFTER_S = (0.5, 2.0, 5.0)
 WATCH_EVERY_S = 2.0
 READ_SHARE = 0.8  # of the time for an item: how long its bytes may take
@@ -96,15 +96,20 @@ def _reads(
     """The read of each source, begun ahead; several are begun at once, as most of what a small one costs is waking a thread."""
     upcoming = deque(sources)
     begun: deque[tuple[Future[bytes | BinaryIO], int]] = deque()
-    ahead_bytes = 0
-    while upcoming or begun:
+
+    def begin() -> None:
+        ahead_bytes = sum(size_bytes for _, size_bytes in begun)
+        while upcoming and len(begun) < READ_AHEAD and ahead_bytes < READ_AHEAD_BYTES:
+            source = upcoming.popleft()
+            size_bytes = 0 if _is_streamed(source) else source.size_bytes or 0
+            begun.append((submit(source), size_bytes))
+            ahead_bytes += size_bytes
+
+    begin()
+    while begun:
+        read, _ = begun.popleft()
         if len(begun) < READERS:
-            while upcoming and len(begun) < READ_AHEAD and ahead_bytes < READ_AHEAD_BYTES:
-                size_bytes = upcoming[0].size_bytes or 0
-                begun.append((submit(upcoming.popleft()), size_bytes))
-                ahead_bytes += size_bytes
-        read, size_bytes = begun.popleft()
-        ahead_bytes -= size_bytes
+            begin()
         yield read
 
 
@@ -167,9 +172,15 @@ def _read_once(source: Source, reach: Reach) -> bytes | BinaryIO:
     path = str(fs._strip_protocol(source.location))
     if source.offset is not None:
         return bytes(fs.cat_file(path, start=source.offset, end=source.offset + (source.size_bytes or 0)))
-    if source.size_bytes is None or source.size_bytes > STREAMED_BYTES:
+    if _is_streamed(source):
         return fs.open(path, "rb")  # type: ignore[no-any-return]
     return bytes(fs.cat_file(path))
+
+
+def _is_streamed(source: Source) -> bool:
+    """Whether a source is read while it is decoded; a member of a shard never is."""
+    unheld = source.media is None and source.offset is None
+    return unheld and (source.size_bytes is None or source.size_bytes > STREAMED_BYTES)
 
 
 def _as_declared(encoder: Encoder, name: str, array: np.ndarray) -> np.ndarray:

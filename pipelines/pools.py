@@ -13,7 +13,7 @@ from encoders.space import load_space
 from pipelines.cluster import Growth, Resources, await_free
 from pipelines.progress import EmbedProgress
 from pipelines.segments import WHOLE
-from pipelines.stages import Decode, DecodeThenEmbed, Embed, Job, Probe, row_bytes
+from pipelines.stages import DecodeForGpu, DecodeThenEmbed, Embed, Job, Probe, row_bytes
 from pipelines.todo import Todo, entries
 from pipelines.writer import Writer
 
@@ -61,7 +61,7 @@ def _embedded(job: Job, group: dict[str, Todo], resources: Resources) -> Any:
     actors = min(resources.cpus, sum(part.num_blocks() for part in parts))
     if not resources.gpus:
         return _stage(dataset, DecodeThenEmbed, job, actors, num_cpus=1)
-    dataset = _stage(dataset, Decode, job, actors, num_cpus=1)
+    dataset = _stage(dataset, DecodeForGpu, job, actors, num_cpus=1)
     rows = rows_for_a_gpu(job.space, next(iter(group)))
     # No CPU, which Ray takes for a GPU's actor if it is not told: those that decode have them all, and it would never start.
     return _stage(

@@ -3,7 +3,7 @@
 Through a socket the bytes of an array are copied four times, piece by piece. Here the child copies them into an anonymous file
 (memfd_create(2)), round and round, and the owner out of it; only the values go through the socket, as JSON. For each message
 that the owner has taken it puts a byte into a pipe: the child waits there while it has no room, and finds out when the owner
-is gone. So a child works ahead of its owner by what the memory holds, and no thread of the owner's has to wait for it.
+is gone. So a child works ahead of its owner by what memory and socket hold, and no thread of the owner's has to wait for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from itertools import accumulate
 from multiprocessing.connection import Connection
 from typing import Any
 
-ROOM_BYTES = 1 << 25  # for messages that the owner has not taken; one that is larger goes through the socket
+ROOM_BYTES = 1 << 26  # of addresses for messages that the owner has not taken; one that is larger goes through the socket
 _MESSAGES = 1024  # that the owner has not taken: a pipe holds more bytes than that
 _ALIGNED = 64  # bytes, as processors fetch them
 _CLOSE_ON_EXEC = 1  # MFD_CLOEXEC of linux/memfd.h
@@ -54,6 +54,7 @@ class OwnerEnd:
 
     def poll(self, timeout_s: float) -> bool:
         """Whether there is something to receive, or the child has ended, within so many seconds."""
+        self._socket.fileno()  # raises OSError once it is closed: its number may be another file's by now
         return bool(self._answers.poll(timeout_s * 1000))
 
     def receive(self) -> tuple[dict[str, Any], list[bytearray]]:
@@ -61,11 +62,14 @@ class OwnerEnd:
 
         Raises:
             EOFError, OSError: the child has ended.
+            ValueError, TypeError, KeyError: this is no message.
         """
         message = json.loads(self._socket.recv_bytes())
         if message["at"] is None:
             return message["values"], [bytearray(self._socket.recv_bytes()) for _ in message["sizes"]]
         places = _places(message["at"], message["sizes"])
+        if message["at"] < 0 or min(message["sizes"]) < 0 or places[-1].stop > len(self._memory):
+            raise ValueError(f"no {message['sizes']} bytes lie at {message['at']}")
         buffers = [bytearray(self._memory[place]) for place in places]  # copies: the memory is written to again
         with suppress(BrokenPipeError, ValueError):  # the child has ended, or the owner has closed it meanwhile
             self._freed.write(b"\0")
@@ -86,18 +90,20 @@ class ChildEnd:
     """The child's end, of the file descriptors that it has inherited. A context, which closes it."""
 
     def __init__(self, fds: Sequence[int]) -> None:
-        end, memory, self._free = fds
+        end, memory, self._freed = fds
         self._socket = Connection(end)
         room_bytes = os.fstat(memory).st_size
         self._memory, self._room = memoryview(mmap.mmap(memory, room_bytes)), _Room(room_bytes)
         os.close(memory)
+        self._news = select.poll()
+        self._news.register(self._freed, select.POLLIN)
 
     def __enter__(self) -> ChildEnd:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        os.close(self._free)
+        os.close(self._freed)
 
     def receive(self) -> Any:
         """What the owner sent next.
@@ -127,12 +133,18 @@ class ChildEnd:
         """Where so many bytes may be written, once there is room; None if there is never any, or nothing to write."""
         if not 0 < size <= self._room.size:
             return None
+        self._free(0)  # what the owner has taken is written to again before what never was
         while (at := self._room.take(size)) is None:
-            taken = len(os.read(self._free, _MESSAGES))
+            self._free(None)
+        return at
+
+    def _free(self, timeout_ms: int | None) -> None:
+        """Free what the owner has taken since it was last asked; None waits until it has taken something."""
+        if self._news.poll(timeout_ms):
+            taken = len(os.read(self._freed, _MESSAGES))
             if not taken:
                 raise BrokenPipeError("the owner has closed its end")
             self._room.free(taken)
-        return at
 
 
 class _Room:
@@ -155,9 +167,9 @@ class _Room:
         first, last = self._taken[0][0], self._taken[-1][1]
         if last <= first:  # it has begun from the start again
             return last if last + size <= first else None
-        if last + size <= self.size:
-            return last
-        return 0 if size <= first else None
+        if size <= first and (last - first <= first or last + size > self.size):
+            return 0  # as soon as more is free there than is taken: memory that is never written to is none
+        return last if last + size <= self.size else None
 
     def free(self, count: int) -> None:
         """Free the oldest of what is taken."""

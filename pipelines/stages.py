@@ -93,10 +93,9 @@ class Probe:
 
 
 class Decode:
-    """CPU actor: sources -> facts and features. Features travel as fixed-size binary columns: no float32, no copies."""
+    """Sources -> facts and features. Features travel as fixed-size binary columns: no float32, no copies."""
 
     def __init__(self, job: Job) -> None:
-        _interrupt_nobody()  # and the child does not, either
         self._decoder = Decoder(job.space, job.item_timeout_s, job.reach)  # starts its child; we go on meanwhile
         self._space = load_space(job.space)
         self._cuts = job.cuts
@@ -146,6 +145,14 @@ class Decode:
             kind = pa.bool_() if name == "_reject_expected" else pa.string()
             rows = rows.append_column(name, pa.array([r[k] for r in rejects], kind))
         return rows
+
+
+class DecodeForGpu(Decode):
+    """One CPU actor that decodes for the actors with GPUs."""
+
+    def __init__(self, job: Job) -> None:
+        _interrupt_nobody()
+        super().__init__(job)
 
 
 class Embed:
@@ -222,6 +229,7 @@ class DecodeThenEmbed:
     """One CPU actor that does it all: on CPUs alone, fewer stages win; its decoding child works ahead of the tower."""
 
     def __init__(self, job: Job) -> None:
+        _interrupt_nobody()
         torch.set_num_threads(1)
         keep_freed_memory(TENSOR_BYTES)
         self._decode = Decode(job)
@@ -242,7 +250,7 @@ class DecodeThenEmbed:
 
 
 def _interrupt_nobody() -> None:
-    """Let this thread wait for its turn when it is woken, as those do that it starts: SCHED_BATCH of sched(7).
+    """Let this thread of an actor wait for its turn when it is woken, as all do that it starts: SCHED_BATCH of sched(7).
 
     An owner and its decoding child share a core. Else each picture that is decoded wakes the owner in the middle of the next,
     and a thread that has read a file does the same.

@@ -120,7 +120,8 @@ class _Trial:
         first = chosen[min(chosen)].slice(0, 1)
         if not self.load_s:
             self._start_anew(first)
-        list(self._decode(first))  # what a decoder loads when it is first used is no cost of a source
+        else:
+            list(self._decode(first))  # what a decoder loads when it is first used is no cost of a source
         began, size = time.monotonic(), 1
         while any(tried[number].sources < todo.num_rows for number, todo in chosen.items()):
             for number, todo in chosen.items():

@@ -48,6 +48,7 @@ def embed_all(job: Job, todo: dict[str, Todo], writer: Writer, progress: EmbedPr
             writer.take(stage(writer.ledger.uri, writer.ledger.dataset.schema, rows))
             writer.commit()
             done += rows.num_rows // SEGMENTS
+            writer._whole = done  # as if they had come in blocks
             progress.update(done)
     return Resources(cpus=1, gpus=0)
 

@@ -6,7 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 
 import pipelines.decoder
 from pipelines.decoder import Decoder, Source
+from pipelines.decoder_child import READ_AHEAD, _reads
 from pipelines.replies import Decoded, Reject
 
 HOSTILE = """
@@ -128,6 +131,36 @@ def test_results_come_in_order_and_bad_files_are_rejects_with_their_stage(tmp_pa
     assert [r.facts.width if isinstance(r, Decoded) else r.stage for r in results] == [
         {3: "decode", 5: "read"}.get(k, 40 + k) for k in range(20)
     ]
+
+
+def test_answers_that_nobody_waits_for_any_more_are_none_to_the_next_sources() -> None:
+    def picture(width: int) -> Source:
+        buffer = io.BytesIO()
+        Image.fromarray(np.zeros((32, width, 3), np.uint8)).save(buffer, "PNG")
+        return Source("image", f"m#{width}", "m", None, None, buffer.getvalue())
+
+    decoder = Decoder("demo")
+    given_up = decoder.decode([picture(width) for width in range(40, 400)])
+    assert isinstance(next(given_up), Decoded)
+    given_up.close()  # type: ignore[attr-defined]
+    found = [r.facts.width for r in decoder.decode([picture(33), picture(34)]) if isinstance(r, Decoded)]
+    decoder.close()
+    assert found == [33, 34]
+
+
+@pytest.mark.parametrize(("size_bytes", "at_most"), [(1000, READ_AHEAD), (10 << 20, 8), (60 << 20, 3), (200 << 20, READ_AHEAD)])
+def test_reads_are_begun_ahead_by_few_sources_and_few_bytes_but_one_at_least(size_bytes: int, at_most: int) -> None:
+    """What is larger than 64 MB is opened only, and read while it is decoded."""
+    begun: list[Source] = []
+
+    def submit(source: Source) -> Future[Any]:
+        begun.append(source)
+        return Future()
+
+    sources = [Source("image", f"m{k}", f"m{k}", size_bytes, None, None) for k in range(50)]
+    ahead = [len(begun) - k for k, _ in enumerate(_reads(sources, submit), 1)]
+    assert begun == sources and len(ahead) == 50
+    assert min(ahead[:40]) >= 1 and max(ahead) <= at_most
 
 
 def test_a_source_can_be_a_range_of_a_larger_object(tmp_path: Path) -> None:

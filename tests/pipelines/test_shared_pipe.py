@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +96,21 @@ def test_no_byte_of_a_room_is_taken_twice_and_all_of_it_can_be_taken(steps: list
             continue
         held.append(range(at, at + step))
         assert at >= 0 and at + step <= size
-    taken = [place for one in held for place in one]
-    assert len(taken) == len(set(taken))
+        taken = [place for one in held for place in one]
+        assert len(taken) == len(set(taken))
+    room.free(len(held))
+    assert room.take(size) == 0
+
+
+def test_an_owner_that_keeps_up_has_little_of_the_memory_written_to() -> None:
+    room = _Room(1 << 30)
+    reached = 0
+    for _ in range(3):
+        room.take(1000)
+    for _ in range(10_000):  # three are always there, so that it is never empty
+        reached = max(reached, (room.take(1000) or 0) + 1000)
+        room.free(1)
+    assert reached <= 10_000
 
 
 def test_a_child_that_dies_is_told_after_what_it_has_sent() -> None:
@@ -108,6 +123,27 @@ def test_a_child_that_dies_is_told_after_what_it_has_sent() -> None:
         assert pipe.poll(5)
         with pytest.raises((EOFError, OSError)):
             pipe.receive()
+
+
+@pytest.mark.parametrize(
+    "place", [(0, [-1, -1]), (-64, [9]), (ROOM_BYTES - 64, [65]), (0, []), ("0", [1]), (0, ["9"])], ids=str
+)
+def test_bytes_that_are_not_in_the_memory_are_refused(place: tuple[int, list[int]]) -> None:
+    pipe = OwnerEnd()
+    message = json.dumps({"values": {}, "at": place[0], "sizes": place[1]})
+    Connection(os.dup(pipe.fds[0])).send_bytes(message.encode())
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        pipe.receive()
+    pipe.let_go_of_fds()
+    pipe.close()
+
+
+def test_a_closed_pipe_is_not_asked_by_a_number_that_may_be_another_files() -> None:
+    pipe = OwnerEnd()
+    pipe.let_go_of_fds()
+    pipe.close()
+    with pytest.raises(OSError, match="closed"):
+        pipe.poll(0)
 
 
 def test_a_child_that_waits_for_room_finds_out_that_its_owner_is_gone() -> None:
