@@ -49,6 +49,7 @@ from pipelines.writer import Writer
 COMPACT_FRAGMENTS = 8  # from this many small ones on, the end of a run compacts
 SMALL_FRAGMENT_ROWS = 100_000
 AUDIT_ROWS = 1 << 16  # at a time
+LONGEST_ITEM_S = 86_400.0  # a day
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,8 @@ class EmbedSettings:
             raise ValueError(f"table {self.table!r} is no name: letters, digits, '-', '_' and '.', and no '__', which is ours")
         if not 0 <= self.max_reject_rate <= 1:
             raise ValueError(f"max_reject_rate {self.max_reject_rate} is no share; it must be between 0 and 1")
-        if not self.item_timeout >= 1:
-            raise ValueError(f"item_timeout {self.item_timeout} is too short; give at least 1 second")
+        if not 1 <= self.item_timeout <= LONGEST_ITEM_S:
+            raise ValueError(f"item_timeout {self.item_timeout} s is no time for an item; give 1 second to a day, {LONGEST_ITEM_S}")
         if self.plan and self.dry_run:
             raise ValueError(
                 f"plan {self.plan!r} is for the run that is compared with it; leave out one of --plan and --dry-run"

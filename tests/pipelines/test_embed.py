@@ -179,6 +179,12 @@ def test_a_soundtrack_and_its_video_are_two_sources_of_one_uri(world: Path, tmp_
     assert set(table["modality"]) <= {"video", "audio"} and (table["modality"] == "video").sum() == 3
 
 
+@pytest.mark.parametrize("seconds", [0.5, -1.0, float("nan"), float("inf"), 1e9])
+def test_a_time_for_an_item_that_no_clock_can_wait_for_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="1 second to a day"):
+        EmbedSettings(corpus="c", db="d", item_timeout=seconds)
+
+
 def test_a_table_of_another_space_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(_picture(1))
     _run(tmp_path / "a.jpg", tmp_path / "db")
