@@ -175,7 +175,7 @@ def ceiling(blocks: int, folder: Path) -> dict[str, Any]:
         for entry in entries(ready):
             if entry is not None:
                 before = before or clocks()  # from the first block on all has started
-                writer.add(entry.ref, entry.metadata.size_bytes)
+                writer.add(entry.ref, entry.metadata.size_bytes, entry.metadata.num_rows)
             writer.tick()
         writer.finish()
         seconds, driver_s, stager_s = (end - begin for begin, end in zip(before, clocks(), strict=True))

@@ -114,7 +114,7 @@ class World:
         arguments = (
             fault,
             [str(self.corpus), "--db", db, "--segment", self._segment, *more],
-            {**ENVIRONMENT, **environment},
+            {**os.environ, **ENVIRONMENT, **environment},  # what drivers are forked from may be older than where the store is
             fault["log"] + ".said",
         )
         process = FORKS.Process(target=self._job, args=arguments)
