@@ -80,7 +80,9 @@ class EmbedSettings:
         if not 0 <= self.max_reject_rate <= 1:
             raise ValueError(f"max_reject_rate {self.max_reject_rate} is no share; it must be between 0 and 1")
         if not 1 <= self.item_timeout <= LONGEST_ITEM_S:
-            raise ValueError(f"item_timeout {self.item_timeout} s is no time for an item; give 1 second to a day, {LONGEST_ITEM_S}")
+            raise ValueError(
+                f"item_timeout {self.item_timeout} s is no time for an item; give 1 second to a day ({LONGEST_ITEM_S} s)"
+            )
         if self.plan and self.dry_run:
             raise ValueError(
                 f"plan {self.plan!r} is for the run that is compared with it; leave out one of --plan and --dry-run"
