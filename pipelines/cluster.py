@@ -164,7 +164,8 @@ class Growth:
 def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:
     """Wait until a CPU is free, and a GPU where there are any: pools of actors would wait for ever, and in silence.
 
-    It asks by tasks, so that an autoscaler sees what is wanted.
+    Where nothing is booked there is nothing to wait for, not even for the start of a worker. Else it asks by tasks, so that an
+    autoscaler sees what is wanted.
 
     Args:
         gpus: how many the cluster has.
@@ -173,6 +174,9 @@ def await_free(gpus: int, wait_s: float = FREE_WITHIN_S) -> None:
     Raises:
         OSError: nothing became free.
     """
+    free, total = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if total.get("CPU") and all(free.get(kind, 0) == total.get(kind, 0) for kind in ("CPU", "GPU")):
+        return
     task: Any = ray.remote(lambda: None)  # sent by value: to find a function of this module a worker would import torch, too
     asked = {task.options(num_cpus=1).remote(): "CPU"}
     if gpus:

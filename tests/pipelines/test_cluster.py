@@ -25,12 +25,19 @@ class _Busy:
         return os.getpid()
 
 
+def _wait_until_ray_says(cpus: float) -> None:
+    """Wait until so many CPUs are free by what nodes have told: they tell ten times a second."""
+    while ray.available_resources().get("CPU", 0.0) != cpus:  # type: ignore[no-untyped-call]
+        time.sleep(0.05)
+
+
 @pytest.mark.usefixtures("ray_local")
 def test_a_job_says_that_it_waits_for_room_and_stops_when_none_comes(capsys: pytest.CaptureFixture[str]) -> None:
     await_free(gpus=0)
     assert capsys.readouterr().err == "", "a free CPU is nothing to speak of"
     busy = _Busy.remote()  # type: ignore[attr-defined]
     ray.get(busy.pid.remote())
+    _wait_until_ray_says(0.0)
     with pytest.raises(OSError, match=r"no node of the cluster had a free CPU within 0 s.*run the same command again"):
         await_free(gpus=0, wait_s=0.2)
     assert "waiting up to 0 s for a free CPU" in capsys.readouterr().err
