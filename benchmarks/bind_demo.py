@@ -87,7 +87,7 @@ def run(seed: int, folder: Path) -> dict[str, float]:
 
 def cpu_s(report: dict[str, Any]) -> float:
     """CPU seconds of all epochs of a training."""
-    return round(sum(point.get("cpu_s", 0.0) for point in report["history"]), 1)
+    return round(sum(float(point.get("cpu_s", 0.0)) for point in report["history"]), 1)
 
 
 def main() -> int:

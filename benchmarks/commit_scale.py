@@ -56,13 +56,13 @@ def write_path(space: Space, db: Path) -> dict[str, Any]:
     uri = str(db / "media.lance")
     with Lease(str(db), "media", "synthetic") as lease:
         ledger = Ledger(uri, lease, "synthetic")
-        ledger.prepare(item_schema(space, pa.schema([])))
+        ledger.prepare(schema := item_schema(space, pa.schema([])))
         took_s, cpu_s = [], []
         for first in range(0, WRITE_ROWS, 2 * BLOCK_ROWS):
             blocks = [block(space, k, BLOCK_ROWS) for k in (first, first + BLOCK_ROWS)]  # not part of what is measured
 
             def write(blocks: Sequence[pa.Table] = blocks) -> None:
-                ledger.commit(fragments_of(uri, ledger.dataset.schema, *blocks), [])
+                ledger.commit(fragments_of(uri, schema, *blocks), [])
 
             began = time.process_time()
             took_s.append(seconds(write))
@@ -83,17 +83,19 @@ def commits(space: Space, db: Path, rows: int, fragment_rows: int) -> dict[str, 
     uri = str(db / "media.lance")
     with Lease(str(db), "media", "synthetic") as lease:
         ledger = Ledger(uri, lease, "synthetic")
-        ledger.prepare(item_schema(space, pa.schema([])))
+        ledger.prepare(schema := item_schema(space, pa.schema([])))
         for first in range(0, rows, 1_000_000):
             staged = []
             for k in range(first, min(rows, first + 1_000_000), fragment_rows):
-                staged += fragments_of(uri, ledger.dataset.schema, block(space, k, fragment_rows))
+                staged += fragments_of(uri, schema, block(space, k, fragment_rows))
             ledger.commit(staged, [])
-        found: dict[str, Any] = {"rows": rows, "fragments": len(ledger.dataset.get_fragments()), **opened(uri)}
+        dataset: Any = ledger.dataset
+        found: dict[str, Any] = {"rows": rows, "fragments": len(dataset.get_fragments()), **opened(uri)}
         found |= timed(space, ledger, rows)
         found["after"] = opened(uri)
         began = time.perf_counter()
-        ledger.dataset.create_scalar_index("source_id", "BTREE")
+        dataset = ledger.dataset
+        dataset.create_scalar_index("source_id", "BTREE")
         found["index_seconds"] = round(time.perf_counter() - began, 2)
         ledger.dataset = open_table(uri)
         found["with_index_on_source_id"] = timed(space, ledger, 2 * rows)
@@ -108,7 +110,7 @@ def timed(space: Space, ledger: Ledger, first: int) -> dict[str, float]:
         new = block(space, first + repeat * SOURCES, SOURCES)
         for name in took:
             old = [] if name.startswith("append") else _some_sources(rng, min(first, 1_000_000))
-            staged = [] if name.startswith("delete") else fragments_of(ledger.uri, ledger.dataset.schema, new)
+            staged = [] if name.startswith("delete") else fragments_of(ledger.uri, item_schema(space, pa.schema([])), new)
             before = ledger.rows()
             began = time.perf_counter()
             ledger.commit(staged, old)

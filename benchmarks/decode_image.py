@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL
 import torch
 import torchvision
 import torchvision.transforms.functional as tv
@@ -79,7 +80,9 @@ def pillow(data: bytes, draft: bool = False) -> np.ndarray:
 
 def opencv(data: bytes, flag: int, interpolation: int) -> np.ndarray:
     """OpenCV alone."""
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), flag), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    assert decoded is not None, "a JPEG of ours"
+    image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     return crop(cv2.resize(image, scaled_size(image.shape[1], image.shape[0]), interpolation=interpolation))
 
 
@@ -135,18 +138,15 @@ def measure(width: int, height: int) -> list[dict[str, Any]]:
     rows = []
     for name, decode in paths().items():
         difference = np.stack([np.abs(decode(data) - wanted) for data, wanted in zip(files, exact, strict=True)])
-        rows.append(
-            {
-                "size": f"{width} x {height}",
-                "path": name,
-                "per_s": round(1 / seconds_each(decode, files), 1),
-                "mean_levels": round(float(difference.mean()), 3),
-                "max_levels": int(difference.max()),
-            }
-        )
-        print(
-            "{size:12} {path:36} {per_s:7.1f}/s   off by {mean_levels:.3f} on average, {max_levels} at most".format(**rows[-1])
-        )
+        row: dict[str, Any] = {
+            "size": f"{width} x {height}",
+            "path": name,
+            "per_s": round(1 / seconds_each(decode, files), 1),
+            "mean_levels": round(float(difference.mean()), 3),
+            "max_levels": int(difference.max()),
+        }
+        print("{size:12} {path:36} {per_s:7.1f}/s   off by {mean_levels:.3f} on average, {max_levels} at most".format(**row))
+        rows.append(row)
     return rows
 
 
@@ -155,7 +155,7 @@ def main() -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     rows = [row for size in SIZES for row in measure(*size)]
-    versions = {m.__name__: m.__version__ for m in (cv2, np, torch, torchvision)} | {"PIL": Image.__version__}
+    versions = {m.__name__: m.__version__ for m in (cv2, np, torch, torchvision)} | {"PIL": PIL.__version__}
     result = {
         "what": "JPEG file to uint8 224 x 224, pictures a second of CPU time on one core; differences to the published loader",
         "machine": f"{platform.machine()}, one core",

@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks import workload
 from benchmarks.synthetic import machine
@@ -26,7 +27,7 @@ BARE_S = 15.0
 COUNTS = {"ViT-B-32": 2000, "ViT-B-16": 600, "audio": 300}  # one to three minutes each on two cores
 
 
-def measure(name: str, folder: Path) -> dict[str, float]:
+def measure(name: str, folder: Path) -> dict[str, Any]:
     """One tower: rates, and their ratio."""
     make, modality = (workload.sounds, "audio") if name == "audio" else (workload.jpegs, "image")
     space = workload.space(folder, name)

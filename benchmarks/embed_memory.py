@@ -167,7 +167,7 @@ def handed_over_bytes(child: psutil.Process) -> int:
 
 def shared_bytes() -> int:
     """What lies in shared memory on this machine: Ray's object store."""
-    return psutil.disk_usage("/dev/shm").used
+    return int(psutil.disk_usage("/dev/shm").used)
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:

@@ -133,14 +133,15 @@ def profile_ms(corpus: Path, space: str) -> dict[str, dict[str, float]]:
     paths = sorted(corpus.rglob("*.jpg"))[:ALONE]
     return {
         "actor": _most(lambda: list(actor(todo[0].slice(workload.BATCH, ALONE)))),
-        "decoding child": _most(lambda: [_decode(encoder, path) for path in paths]),
+        "decoding child": _most(lambda: _decode(encoder, paths)),
     }
 
 
-def _decode(encoder: Encoder, path: Path) -> None:
-    medium = encoder.decode(path.read_bytes())
-    encoder.preprocess(medium)
-    encoder.describe(medium)
+def _decode(encoder: Encoder, paths: list[Path]) -> None:
+    for path in paths:
+        medium = encoder.decode(path.read_bytes())
+        encoder.preprocess(medium)
+        encoder.describe(medium)
 
 
 def _most(work: Callable[[], object]) -> dict[str, float]:

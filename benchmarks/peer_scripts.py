@@ -10,6 +10,7 @@ there already, rejects bad files, or survives a crash. Run by benchmarks/peers.p
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -76,7 +77,7 @@ def ray_data(folder: str, out: str, space: str) -> None:
     def shrink(row: dict[str, Any]) -> dict[str, Any]:
         return {"path": row["path"], "image": resized(Image.fromarray(row["image"]))}
 
-    ray.init(logging_level="ERROR", include_dashboard=False)
+    ray.init(logging_level=logging.ERROR, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.read_images(folder, include_paths=True, mode="RGB").map(shrink)
     dataset = dataset.map_batches(Embed, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=CORES), num_cpus=0.5)
@@ -95,7 +96,7 @@ def daft(folder: str, out: str, space: str) -> None:
         def __init__(self) -> None:
             self.tower = Tower(space)
 
-        @daft.method.batch(return_dtype=DataType.fixed_size_list(DataType.float32(), dim), batch_size=BATCH)
+        @daft.method.batch(return_dtype=DataType.fixed_size_list(DataType.float32(), dim), batch_size=BATCH)  # type: ignore[untyped-decorator]
         def embed(self, pictures: Series) -> Any:
             pixels = np.stack([np.asarray(picture) for picture in pictures.to_pylist()])
             return pa.FixedSizeListArray.from_arrays(pa.array(self.tower(pixels).reshape(-1)), dim)

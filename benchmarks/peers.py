@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
     tower: str
     corpus: Callable[[Path, int], Path]
-    count: int
+    pictures: int
 
 
 RUNS = {
@@ -44,7 +44,7 @@ RUNS = {
 def measure(name: str, folder: Path, peers: Path) -> dict[str, Any]:
     """One run: seconds of each, and ratios to ours."""
     run = RUNS[name]
-    space, corpus, out = workload.space(folder, run.tower), run.corpus(folder, run.count), folder / "out"
+    space, corpus, out = workload.space(folder, run.tower), run.corpus(folder, run.pictures), folder / "out"
     walls: dict[str, float] = {}
     for who in ("bindery", *PEERS):
         shutil.rmtree(out, ignore_errors=True)
@@ -56,11 +56,11 @@ def measure(name: str, folder: Path, peers: Path) -> dict[str, Any]:
             path = f"{Path(__file__).parents[1]}:{peers}"
             seconds, report = workload.timed(command, {"PYTHONPATH": path, "DAFT_PROGRESS_BAR": "0"})
             rows = report["rows"]
-        assert rows == run.count, (who, rows)
+        assert rows == run.pictures, (who, rows)
         walls[who] = round(seconds, 1)
         print(name, who, walls[who], file=sys.stderr)
     ratios = {who: round(walls[who] / walls["bindery"], 2) for who in PEERS}
-    return {"pictures": run.count, "seconds": walls, "ratio": ratios, **machine()}
+    return {"pictures": run.pictures, "seconds": walls, "ratio": ratios, **machine()}
 
 
 def main() -> int:

@@ -20,4 +20,4 @@ class PlainTower:
         """Unit vectors of one batch."""
         with torch.inference_mode():
             vectors = self._tower(**{name: torch.from_numpy(values) for name, values in features.items()})
-        return torch.nn.functional.normalize(vectors, dim=-1).numpy()  # type: ignore[no-any-return]
+        return torch.nn.functional.normalize(vectors, dim=-1).numpy()

@@ -51,8 +51,7 @@ def make_table(space: Space, db: Path, items: int) -> None:
     uri = str(db / "media.lance")
     with Lease(str(db), "media", "synthetic") as lease:
         ledger = Ledger(uri, lease, "synthetic")
-        ledger.prepare(item_schema(space, pa.schema([])))
-        schema = ledger.dataset.schema
+        ledger.prepare(schema := item_schema(space, pa.schema([])))
         for first in range(0, items, STAGED_ROWS):
             staged = stage(uri, schema, block(space, first, min(STAGED_ROWS, items - first)))
             ledger.commit([FragmentMetadata.from_json(f) for f in staged.fragments], [])

@@ -44,7 +44,8 @@ def pink(shape: tuple[int, ...], seed: int) -> np.ndarray:
     frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*(np.fft.fftfreq(shape[a]) * shape[a] for a in axes), indexing="ij")))
     frequency = np.maximum(frequency, 1).reshape(frequency.shape + (1,) * (len(shape) - len(axes)))
     field = np.fft.ifftn(spectrum / frequency, axes=axes).real
-    return (field - field.min()) / np.ptp(field)
+    spread: np.ndarray = (field - field.min()) / np.ptp(field)
+    return spread
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:

@@ -56,8 +56,8 @@ def sleeping_space(folder: Path) -> Space:
     """A space of one encoder, and the package that brings it, which every process that starts now finds."""
     packages, log = folder / "packages", folder / "log"
     info = packages / "bindery_sleeping-1.dist-info"
-    for made in (info, log):
-        made.mkdir(parents=True)
+    for made_here in (info, log):
+        made_here.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bindery-sleeping\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[bindery.encoders]\nsleeping = benchmarks.sleeping_tower\n")
     root = str(Path(__file__).parents[1])
@@ -112,7 +112,7 @@ def embed_on(nodes: int, batches: int, space: Space, folder: Path) -> dict[str, 
             peak = max(peak, free - psutil.virtual_memory().available)
             time.sleep(0.5)
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
     assert driver.stdout is not None
     report = json.loads(driver.stdout.read().splitlines()[-1])
     assert driver.returncode == 0 and report["embedded"] == nodes * batches * BATCH, report

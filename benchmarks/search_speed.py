@@ -176,7 +176,7 @@ def plain_lancedb(db: Path, uri: str, query_QD: np.ndarray) -> dict[str, Any]:
     """The same queries by LanceDB with what it does by default: its own index, its own search."""
     dataset = lance.dataset(uri)
     dataset.drop_index("vector_idx")
-    table = lancedb.connect(db).open_table("media")
+    table: Any = lancedb.connect(db).open_table("media")
     began = time.perf_counter()
     table.create_index(VECTOR, config=IvfPq(distance_type="cosine"))
     table.wait_for_index(["vector_idx"], timedelta(hours=1))
@@ -184,7 +184,8 @@ def plain_lancedb(db: Path, uri: str, query_QD: np.ndarray) -> dict[str, Any]:
 
     def search(query: np.ndarray) -> list[str]:
         found = table.search(query, vector_column_name=VECTOR).distance_type("cosine").limit(K).select(["item_id", "uri"])
-        return found.to_arrow()["item_id"].to_pylist()
+        ids: list[str] = found.to_arrow()["item_id"].to_pylist()
+        return ids
 
     true, done = truth(uri, query_QD, None), {}
     for clients in (1, CLIENTS):

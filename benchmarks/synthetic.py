@@ -106,7 +106,8 @@ def block(space: Space, first: int, count: int, vectors: np.ndarray | None = Non
 def noise(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """float32 (count, dim) of norm 1."""
     vectors = rng.random((count, dim), np.float32) - 0.5
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def machine() -> dict[str, Any]:

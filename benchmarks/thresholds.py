@@ -54,7 +54,7 @@ def _short(document: Any, goal: Mapping[str, Any], in_ci: float | None) -> Itera
             yield f"is {value}{f' ({place})' if place else ''}, not at {'least' if least else 'most'} {limit} {goal['unit']}"
 
 
-def _values(part: Any, path: Sequence[str | int], place: str = "") -> Iterator[tuple[str, Any]]:
+def _values(part: Any, path: Sequence[Any], place: str = "") -> Iterator[tuple[str, Any]]:
     """Each value that a path leads to, and what its stars stand for."""
     if not path:
         yield place, part
