@@ -1,6 +1,6 @@
 """Airflow: reindex every night on a Ray cluster that stays. In: its dashboard. Out: a task that fails for good, or tries again.
 
-Needs `ray[default]` of the cluster's version beside Airflow 2.4 or newer, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN in the
+Needs `ray[default]` of the cluster's version beside Airflow 3, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN in the
 environment of its workers, and an Airflow variable `bindery_ray`, the URL of the dashboard. A retry resumes: what is committed
 is not embedded again.
 """
@@ -10,10 +10,8 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta
 
-from airflow.decorators import dag, task
 from airflow.exceptions import AirflowException, AirflowFailException
-from airflow.models import Variable
-from airflow.operators.python import get_current_context
+from airflow.sdk import Variable, dag, get_current_context, task
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 COMMAND = "python -m jobs.reindex --config /etc/bindery/nightly.yaml"
