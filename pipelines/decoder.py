@@ -18,6 +18,7 @@ from pipelines.replies import Reject, Reply, unpack
 from pipelines.shared_pipe import OwnerEnd
 
 ITEM_TIMEOUT_S = 120.0
+LONGEST_ITEM_S = 86_400.0  # a day; beyond some weeks no clock can wait
 START_TIMEOUT_S = 180.0
 KILLED = "DecoderKilled"
 READY = {"kind": "ready"}  # what a child says first

@@ -16,6 +16,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipelines.decoder import LONGEST_ITEM_S
+
 OPEN_PATHS = ("/healthz",)  # for probes, which carry no token
 LEAST_TOKEN = 16  # characters
 _HOST = re.compile(r"\[?(?P<name>[^\[\]]*?)\]?(:\d+)?")  # a Host header: name:port, [IPv6]:port
@@ -34,8 +36,11 @@ class Limits:
     seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.body_bytes < 1 or not self.seconds > 0:
-            raise ValueError(f"a request of at most {self.body_bytes} bytes in {self.seconds} s: both must be above 0")
+        if self.body_bytes < 1 or not 0 < self.seconds <= LONGEST_ITEM_S:
+            raise ValueError(
+                f"a request of at most {self.body_bytes} bytes in {self.seconds} s: both must be above 0, and no more than a "
+                f"day ({LONGEST_ITEM_S} s)"
+            )
 
 
 class Metrics:

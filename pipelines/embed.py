@@ -21,7 +21,7 @@ from encoders.space import Space, load_space
 from pipelines.classify import refuse_filled
 from pipelines.cluster import Resources, check_workers, start_ray
 from pipelines.corpus import Corpus, CorpusError, open_corpus
-from pipelines.decoder import ITEM_TIMEOUT_S
+from pipelines.decoder import ITEM_TIMEOUT_S, LONGEST_ITEM_S
 from pipelines.fact import compare, read_plan
 from pipelines.forecast import Machine
 from pipelines.holdings import read_holdings
@@ -49,7 +49,6 @@ from pipelines.writer import Writer
 COMPACT_FRAGMENTS = 8  # from this many small ones on, the end of a run compacts
 SMALL_FRAGMENT_ROWS = 100_000
 AUDIT_ROWS = 1 << 16  # at a time
-LONGEST_ITEM_S = 86_400.0  # a day
 
 
 @dataclass(frozen=True, kw_only=True)

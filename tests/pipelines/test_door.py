@@ -19,6 +19,12 @@ LIMITS = Limits(body_bytes=1000, seconds=0.5)
 METRICS = Metrics("test")
 
 
+@pytest.mark.parametrize("given", [{"body_bytes": 0}, {"seconds": 0.0}, {"seconds": float("nan")}, {"seconds": 1e7}])
+def test_limits_that_nobody_can_keep_are_refused(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"above 0, and no more than a day"):
+        Limits(**given)  # type: ignore[arg-type]
+
+
 def app() -> FastAPI:
     inner = FastAPI()
 
