@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -218,6 +219,7 @@ def load_space(name: str | Path, **options: Any) -> Space:
 
 def _from_directory(uri: str, follow: bool = True) -> Space:
     """A saved or shipped space; without `follow`, one that lacks the encoders that it only refers to."""
+    _refuse_secrets(uri)
     name, shipped = uri, uri in list_spaces()
     if not shipped and "://" not in uri:
         uri = str(Path(uri).absolute())  # a worker's current folder is another, and a table names its space
@@ -242,6 +244,20 @@ def _from_directory(uri: str, follow: bool = True) -> Space:
         return Space(card["name"], card["dim"], card["fingerprint"], card["license"], encoders, uri=uri, elsewhere=elsewhere)
     except KeyError as error:
         raise SpaceError(f"{root}/space.json has no entry {error}; save the space again") from error
+
+
+def _refuse_secrets(uri: str) -> None:
+    """A space's URI, or that of its weights, is kept in every table and by every job: with what is secret it is no name.
+
+    Raises:
+        SpaceError: it has a password, or a query, which may be a signature.
+    """
+    parts = urlsplit(uri) if "://" in uri else None
+    if parts is not None and (parts.password is not None or (parts.scheme in ("http", "https") and parts.query)):
+        raise SpaceError(
+            f"{parts.scheme}://{parts.hostname}{parts.path} was given with a password or a query, and tables keep the URI of "
+            "their space: leave those out and give credentials by the environment, or copy the files to where none are needed"
+        )
 
 
 def _referred(uri: str) -> Space:
@@ -270,6 +286,8 @@ def _from_family(family: ModuleType, name: str, options: Mapping[str, Any]) -> S
     known = [option for option in inspect.signature(family.load).parameters if option != "name"]
     if unknown := sorted(options.keys() - set(known)):
         raise SpaceError(f"{name!r} knows no option {unknown[0]!r}; it takes {', '.join(known)}")
+    for value in options.values():
+        _refuse_secrets(str(value))
     space: Space = family.load(name, **options)
     if space.uri:
         return space

@@ -49,6 +49,26 @@ def test_a_run_tells_no_password_and_no_signature_of_what_it_cannot_read(
     assert [secret for secret in SECRETS if secret.encode() in raw] == []
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        "http://me:pa55word@127.0.0.1:9/space",
+        "s3://me:pa55word@bucket/space",
+        "https://127.0.0.1:9/space?X-Amz-Signature=s1gn4ture",
+        "imagebind-huge?checkpoint=https://me:pa55word@127.0.0.1:9/imagebind.pth",
+        "imagebind-huge?checkpoint=https%3A//127.0.0.1:9/imagebind.pth%3Fsig%3Ds1gn4ture",
+    ],
+)
+def test_a_space_whose_uri_holds_a_secret_is_refused_as_tables_keep_it(
+    space: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("a dog")
+    assert embed.main([str(tmp_path / "a.txt"), "--db", str(tmp_path / "db"), "--space", space]) == BAD_INPUT
+    told = capfd.readouterr()
+    assert "was given with a password or a query" in told.err and not (tmp_path / "db").exists()
+    assert [secret for secret in SECRETS if secret in told.out + told.err] == []
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoConfig:
     """Nothing to say.
