@@ -210,7 +210,9 @@ class Forecast:
         here = f"{self.cpus} CPUs" + (f" and {self.gpus} GPUs" if self.gpus else "")
         least = "" if self.with_towers else "at least "
         parts = f"{_time(self.plan_s)} to plan, {_time(self.start_s)} to start, {_time(self.work_s)} of work"
-        return f"{self.corpus}, on the {here} at hand: {least}{_time(self.seconds)}: {parts}; {self.bottleneck}"
+        limit = f"most of it is the start, which more machines do not shorten; of the work, {self.bottleneck}"
+        limit = limit if self.start_s > self.work_s else f"{self.bottleneck}"
+        return f"{self.corpus}, on the {here} at hand: {least}{_time(self.seconds)}: {parts}; {limit}"
 
     def _tower_speed(self, gpus: int, speedup: float | None) -> float | None:
         """Of one device of such a machine, 1 as here; None if that cannot be told."""

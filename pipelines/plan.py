@@ -208,7 +208,8 @@ class Planner:
             if guess.modality is None and guess.why == "unknown":
                 self._tally.skipped[extension(row["uri"])] += 1
             elif guess.modality is None:
-                self._reject(work, Rejected("", row["uri"], "", row["version"], "identify", "AmbiguousMedia", guess.detail))
+                told = f"{guess.detail}; --modality, a folder named like one, or a manifest's column `modality` tells which"
+                self._reject(work, Rejected("", row["uri"], "", row["version"], "identify", "AmbiguousMedia", told))
         keep = np.array([m is not None and m in self._recipes for m in modalities], bool)
         for modality in modalities:
             if modality and modality not in self._recipes:

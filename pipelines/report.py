@@ -74,9 +74,12 @@ class Tally:
     def planned_words(self, to_embed: int) -> str:
         """The plan in a line for people."""
         rejected = self.listed - self.unchanged - to_embed  # before, or while planning
+        none = "; nothing that was found is for this run: look at --include, --exclude and --modality"
         return (
             f"{self.listed:,} sources listed: {self.unchanged:,} unchanged, {to_embed:,} to embed, {self.skipped.total():,} "
-            f"skipped, {self.duplicate:,} duplicate" + (f", {rejected:,} rejected" if rejected else "")
+            f"skipped, {self.duplicate:,} duplicate"
+            + (f", {rejected:,} rejected" if rejected else "")
+            + (none if self.skipped and not self.listed else "")
         )
 
     def broken_laws(self) -> list[str]:

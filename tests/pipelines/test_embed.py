@@ -200,6 +200,14 @@ def test_a_dry_run_plans_and_writes_nothing(world: Path, tmp_path: Path) -> None
     assert not (tmp_path / "db").exists()
 
 
+def test_a_pattern_that_nothing_fits_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "a.jpg").write_bytes(_picture(9))
+    for include, told in (("*.jpg", False), ("*.jpeg", True)):
+        _run(tmp_path / "media", tmp_path / "db", dry_run=True, include=[include])
+        assert ("look at --include, --exclude and --modality" in capsys.readouterr().err) == told
+
+
 def test_a_dry_run_tells_what_is_listed_and_a_gate_that_the_run_would_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
