@@ -104,6 +104,7 @@ def imports(module: str) -> dict[str, Any]:
 def main() -> int:
     """Measure, write the result, print it, judge."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -121,7 +122,7 @@ def main() -> int:
         "embed": runs,
         "import jobs.search": search,
     }
-    RESULT.write_text(json.dumps(document, indent=1) + "\n")
+    asked.result.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
     return int(asked.check and bool(missed(RESULT.name, document)))
 

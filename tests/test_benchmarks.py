@@ -61,6 +61,7 @@ def test_a_result_that_misses_a_threshold_is_named(
         ("scale_out", ["--nodes", "2", "--batches", "10", "--blocks", "200"]),
         ("embed_memory", ["--only", "1000", "4000", "--folder"]),
         ("tower_speed", ["--batches", "1"]),
+        ("start", []),
     ],
 )
 def test_a_small_run_reaches_the_thresholds_for_a_busy_machine(benchmark: str, arguments: list[str], tmp_path: Path) -> None:
