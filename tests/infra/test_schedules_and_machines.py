@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +145,51 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def commands_of(stage: str) -> list[str]:
+    """What a stage of the image runs, a shell command each."""
+    text = (INFRA / "image" / "Dockerfile").read_text().replace("\\\n", " ")
+    (body,) = re.findall(rf"^FROM \S+ AS {stage}$(.*?)^FROM ", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^RUN (.*)$", body, re.MULTILINE)
+
+
+def wheel(folder: Path, version: str) -> str:
+    """A wheel of the package `thing`; its hash."""
+    path, info = folder / f"thing-{version}-py3-none-any.whl", f"thing-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("thing.py", "")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: thing\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", f"thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("stage", ["build-cpu", "build-gpu"])
+@pytest.mark.parametrize("index", ["as locked", "exchanged", "newer"])
+def test_an_image_is_not_built_of_what_the_lock_does_not_know(stage: str, index: str, tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    venv.create(tmp_path / "venv")
+    known = wheel(tmp_path / "index", "2.0" if index == "newer" else "1.0")
+    extras = "".join(f"{extra} = []\n" for extra in ("aws", "clip", "onnx", "bind", "serve"))
+    project = f'[project]\nname = "b"\nversion = "0"\ndependencies = ["thing"]\n[project.optional-dependencies]\n{extras}'
+    (tmp_path / "pyproject.toml").write_text(project)
+    locked = known if index == "as locked" else 64 * "0"
+    (tmp_path / "requirements.lock").write_text(f"thing==1.0 \\\n    --hash=sha256:{locked}\n")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "UV_NO_INDEX": "1", "UV_FIND_LINKS": "index"}
+    compiling = next(command for command in commands_of("build") if "pip compile" in command)
+    syncing = next(command for command in commands_of(stage) if "pip sync" in command)
+    command = f"{compiling} && {syncing}".replace("/opt/venv", str(tmp_path / "venv"))
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    installed = [path.name for path in (tmp_path / "venv").rglob("thing.py")]
+    assert (done.returncode == 0, installed) == ((True, ["thing.py"]) if index == "as locked" else (False, [])), done.stderr
+
+
 def test_the_images_install_nothing_without_its_hash() -> None:
     lines = (INFRA / "image" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     installs = [line for line in lines if re.search(r"pip (install|sync)", line)]
-    ours = [line for line in installs if line.rstrip().endswith("--no-deps .")]  # this repository itself
+    ours = [line for line in installs if line.rstrip().endswith(" .")]  # this repository itself
     assert len(installs) - len(ours) >= 3
     assert all("--require-hashes" in line for line in installs if line not in ours)
+    assert all({"--no-deps", "--no-build-isolation"} <= set(line.split()) for line in ours)  # by the setuptools of the lock
+    assert re.search(r"^setuptools==\S+ \\\n +--hash=sha256:", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert "--require-hashes" in (ROOT / "Makefile").read_text()
