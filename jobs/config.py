@@ -113,14 +113,17 @@ def run_job(
     except SystemExit as stop:  # argparse has printed what is wrong
         return BAD_INPUT if stop.code else DONE
     warnings.filterwarnings("ignore", _FORK_WARNINGS)
+    own = argv is None  # the process is the job's, and ends with it
     with log_lines(arguments.log_format):
-        code = _run(config_class, job, parser, arguments)
-    if argv is None and code in (DONE, GATE_FAILED):  # the process is the job's own, and has told all
-        _end_soon()
+        code = _run(config_class, job, parser, arguments, own)
+    if own:
+        atexit.register(gc.freeze)  # no garbage is looked for among all that was imported
     return code
 
 
-def _run(config_class: type[Config], job: Callable[[Config], Report], parser: ArgumentParser, arguments: Namespace) -> int:
+def _run(
+    config_class: type[Config], job: Callable[[Config], Report], parser: ArgumentParser, arguments: Namespace, own: bool
+) -> int:
     """The job with its arguments -> the exit code."""
     try:
         arguments = parser.instantiate(arguments)
@@ -129,6 +132,8 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
             _write(arguments.report, "")  # a place that cannot be written to is found out before the work, not after
         with _sigterm_raises():
             report = job(config)
+            if own:
+                _end_ray()
         for failure in report.failures:
             say(failure, logging.ERROR, stage="report", exit_code=report.exit_code)
         told = json.dumps({"job": _verb(config_class), **json.loads(report.to_json())})
@@ -151,13 +156,12 @@ def _run(config_class: type[Config], job: Callable[[Config], Report], parser: Ar
     return report.exit_code
 
 
-def _end_soon() -> None:
-    """Let the process end without looking for garbage among all that it has imported, nor waiting for Ray."""
-    atexit.register(gc.freeze)
+def _end_ray() -> None:
+    """End Ray before the report is told, which is the last line on stdout: Ray ends with what several workers have said."""
     if "pipelines.cluster" in sys.modules:  # else nothing was started, and importing it would take longer than a search
         from pipelines.cluster import end_ray
 
-        atexit.register(end_ray)
+        end_ray()
 
 
 def refuse_to_overwrite(out: str) -> None:

@@ -4,6 +4,8 @@ import importlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,3 +157,39 @@ def test_help_tells_what_the_docstring_tells(capsys: Capture) -> None:
     assert _run("--help") == DONE
     told = " ".join(capsys.readouterr().out.split())
     assert "the task, in a word or two" in told and "--how-often" in told and "Do a task." in told
+
+
+def test_nothing_of_rays_comes_after_the_report(tmp_path: Path) -> None:
+    """What several workers say, Ray tells once and, when it ends, that others said it as well."""
+    (tmp_path / "own.py").write_text(
+        """
+import sys, time
+from dataclasses import dataclass
+
+import ray
+
+from jobs.config import JsonReport, run_job
+from pipelines.cluster import start_ray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    '''Workers speak.'''
+
+
+def job(_):
+    start_ray()
+    speak = ray.remote(num_cpus=0.25)(lambda: print("said by several") or time.sleep(2))
+    ray.get([speak.remote() for _ in range(3)])
+    return JsonReport({"done": True})
+
+
+sys.exit(run_job(Config, job, None))
+"""
+    )
+    command = [sys.executable, str(tmp_path / "own.py")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "CI": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == DONE and "repeated" in done.stdout, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["done"]
