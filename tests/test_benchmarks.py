@@ -67,7 +67,7 @@ def test_a_result_that_misses_a_threshold_is_named(
 def test_a_small_run_reaches_the_thresholds_for_a_busy_machine(benchmark: str, arguments: list[str], tmp_path: Path) -> None:
     result = tmp_path / f"{benchmark}.json"
     command = [sys.executable, "-m", f"benchmarks.{benchmark}", *arguments]
-    command += [str(tmp_path / "folder")] if arguments[-1] == "--folder" else []
+    command += [str(tmp_path / "folder")] if arguments[-1:] == ["--folder"] else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "--result", str(result)], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     assert missed(result.name, json.loads(result.read_text()), in_ci=True) == []
