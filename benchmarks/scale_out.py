@@ -56,8 +56,8 @@ def sleeping_space(folder: Path) -> Space:
     """A space of one encoder, and the package that brings it, which every process that starts now finds."""
     packages, log = folder / "packages", folder / "log"
     info = packages / "bindery_sleeping-1.dist-info"
-    for made_here in (info, log):
-        made_here.mkdir(parents=True)
+    for place in (info, log):
+        place.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bindery-sleeping\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[bindery.encoders]\nsleeping = benchmarks.sleeping_tower\n")
     root = str(Path(__file__).parents[1])

@@ -1,48 +1,38 @@
-"""A node that joins a cluster while a run is at work: the run embeds on it, too, and each source once."""
+"""A cluster changes while a run is at work: a node that joins embeds, too; one that is lost costs what it had in hand."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from sleeping_nodes import embed_meanwhile
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.scale_out import BATCH, ITEM_S
+from pipelines.writer import COMMIT_INTERVAL_S
 
-# A process of its own: the tower that sleeps is a package that only a new process finds.
-_GROWN = """
-import sys, time
-from pathlib import Path
-from benchmarks.scale_out import *
-
-folder = Path(sys.argv[1])
-space = sleeping_space(folder)
-corpus = texts(folder / "media", 70 * BATCH)
-nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES})
+GROWS = """
+await_batches(1)
 nodes.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-command = [sys.executable, "-m", "jobs.embed", str(corpus), "--db", str(folder / "db"), "--space", space.uri]
-run = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": nodes.address})
-while not list((folder / "log").iterdir()):  # until the first tower is at work
-    assert run.poll() is None
-    time.sleep(0.2)
-nodes.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-code = run.wait()
-nodes.shutdown()
-sys.exit(code)
 """
+BEFORE = 42  # batches of the node that is lost, so that some of its work was staged before
+SHRINKS = f"""
+await_batches({BEFORE})
+nodes.remove_node(workers[0], allow_graceful=False)
+"""
+IN_HAND = 6  # batches: a task's four, and what the tower does while the node is taken away
 
 
 @pytest.mark.slow
 def test_a_node_that_joins_during_a_run_is_used_by_it(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CI"))}
-    command = [sys.executable, "-c", _GROWN, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
-    assert report["embedded"] == 70 * 32 and report["audit"]["unique_ids"] and report["resources"] == {"cpus": 2, "gpus": 0}
-    assert "the cluster has grown, and this run with it: embedding on 2 CPUs" in done.stderr
-    towers = [sum(float(line.split()[2]) for line in log.read_text().splitlines()) for log in (tmp_path / "log").iterdir()]
-    assert len(towers) == 2 and sum(towers) == 70 * 32 and min(towers) >= 10 * 32, towers
+    report, told, items = embed_meanwhile(tmp_path, 70, 1, GROWS)
+    assert report["embedded"] == 70 * BATCH and report["audit"]["unique_ids"] and report["resources"] == {"cpus": 2, "gpus": 0}
+    assert "the cluster has grown, and this run with it: embedding on 2 CPUs" in told
+    assert len(items) == 2 and sum(items) == 70 * BATCH and min(items) >= 10 * BATCH, items
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_costs_what_it_had_in_hand(tmp_path: Path) -> None:
+    report, _, items = embed_meanwhile(tmp_path, 110, 2, SHRINKS)
+    assert report["embedded"] == 110 * BATCH and report["audit"]["unique_ids"] and report["audit"]["rows_as_expected"]
+    again = sum(items) - 110 * BATCH
+    assert 0 < again <= COMMIT_INTERVAL_S / ITEM_S + IN_HAND * BATCH < BEFORE * BATCH, again

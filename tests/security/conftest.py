@@ -1,8 +1,8 @@
-"""The proxy of the chaos suite serves here too: it sees every request that reaches the store."""
+"""The proxy of the chaos suite serves here, too: it sees every request to the store. So does what renders manifests."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "chaos"))
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("chaos", "infra")]

@@ -19,15 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from kustomize import render
 from PIL import Image
 from proxy import FINE, Proxy
 
 from encoders import load_space
 from pipelines.demo_world import scene, write_corpus
 from pipelines.storage import filesystem
-
-sys.path.append(str(Path(__file__).parents[1] / "infra"))
-from kustomize import render
 
 ROOT = Path(__file__).parents[2]
 IAM = ROOT / "infra" / "aws" / "iam"
